@@ -1,0 +1,82 @@
+// Weight formats and their one layout on disk and in memory. The single place that knows block sizes and offsets.
+//
+// A matrix W [rows = outputs N, cols = inputs K] is stored as panels of 16 rows: panel p holds rows 16p..16p+15, and
+// the last panel is padded with zero rows. Every panel starts on a 64-byte boundary, panels follow each other without
+// gaps. K is a multiple of 32 for the quantised formats (a "group" is 32 consecutive inputs of one row).
+//
+//   f32   panel = for k in 0..K-1: 16 floats, W[16p + r][k] at r                                 [K][16] f32
+//   f16   the same with IEEE halves; K odd leaves 32 bytes of padding at the end of the panel    [K][16] f16
+//   q8    scales [K/32][16] f16, padded to 64 bytes; then quants [K/4][16][4] u8                 w = d * (q - 128)
+//   q4    scales [K/32][16] f16, padded to 64 bytes; then quants [K/8][16][4] u8                 w = d * (q - 8)
+//   q4m   params [K/32][2][16] f16 (16 scales d, then 16 minimums m: one 64-byte line a group);
+//         then quants [K/8][16][4] u8                                                            w = d * q + m
+//
+// One 64-byte line of quants: 16 rows x 4 bytes, byte 4r + j belongs to row r.
+//   q8  line i (i = k/4): byte j is input 4i + j, stored with offset 128 (so that u8 x s8 dot products apply).
+//   q4* line i (i = k/8): byte j holds input 8i + j in its low and input 8i + 4 + j in its high nibble, 0..15.
+// A 64-byte line suits AVX-512; AVX2 takes it as two halves of 8 rows, NEON as four quarters of 4 rows.
+//
+// Vectors (norm weights, biases) are plain f32 [n], format kF32Vector.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace lethe {
+
+enum class WeightFormat : uint8_t { kF32Vector = 0, kF32 = 1, kF16 = 2, kQ8 = 3, kQ4 = 4, kQ4M = 5 };
+inline constexpr int kWeightFormatCount = 6;
+
+inline constexpr size_t kPanelRows = 16;
+inline constexpr size_t kGroup = 32;  // inputs that share a scale
+inline constexpr size_t kLineBytes = 64;
+
+constexpr size_t round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+constexpr bool is_quantised(WeightFormat format) {
+  return format == WeightFormat::kQ8 || format == WeightFormat::kQ4 || format == WeightFormat::kQ4M;
+}
+
+// Bytes of scales (and minimums) that precede the quants in one panel. 0 for the float formats.
+constexpr size_t panel_params_bytes(WeightFormat format, size_t cols) {
+  switch (format) {
+    case WeightFormat::kQ8:
+    case WeightFormat::kQ4: return round_up(cols / kGroup * kPanelRows * 2, kLineBytes);
+    case WeightFormat::kQ4M: return cols / kGroup * kPanelRows * 4;
+    default: return 0;
+  }
+}
+
+// Bytes of one panel of 16 rows; a multiple of 64.
+constexpr size_t panel_bytes(WeightFormat format, size_t cols) {
+  switch (format) {
+    case WeightFormat::kF32: return cols * kPanelRows * 4;
+    case WeightFormat::kF16: return round_up(cols * kPanelRows * 2, kLineBytes);
+    case WeightFormat::kQ8: return panel_params_bytes(format, cols) + cols * kPanelRows;
+    case WeightFormat::kQ4:
+    case WeightFormat::kQ4M: return panel_params_bytes(format, cols) + cols * kPanelRows / 2;
+    case WeightFormat::kF32Vector: return 0;
+  }
+  return 0;
+}
+
+// Bytes of a whole tensor. Vectors: rows == 1, cols == n, rounded up to 64. No overflow check: callers bound
+// rows and cols below 2^31 first.
+constexpr uint64_t tensor_bytes(WeightFormat format, uint64_t rows, uint64_t cols) {
+  if (format == WeightFormat::kF32Vector) return round_up(cols * 4, kLineBytes);
+  return round_up(rows, kPanelRows) / kPanelRows * panel_bytes(format, cols);
+}
+
+constexpr const char* weight_format_name(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kF32Vector: return "f32-vector";
+    case WeightFormat::kF32: return "f32";
+    case WeightFormat::kF16: return "f16";
+    case WeightFormat::kQ8: return "q8";
+    case WeightFormat::kQ4: return "q4";
+    case WeightFormat::kQ4M: return "q4m";
+  }
+  return "unknown";
+}
+
+}  // namespace lethe

@@ -1,0 +1,55 @@
+// Files: read-only maps, and writers that leave nothing half-written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "runtime/base/status.h"
+
+namespace lethe::os {
+
+// A file mapped read-only. Move-only; unmaps when destroyed. Reading a mapped file that another process truncates
+// raises SIGBUS: the caller must not let that happen.
+class FileMap {
+ public:
+  FileMap() = default;
+  FileMap(FileMap&& other) noexcept;
+  FileMap& operator=(FileMap&& other) noexcept;
+  FileMap(const FileMap&) = delete;
+  FileMap& operator=(const FileMap&) = delete;
+  ~FileMap();
+
+  // kIo (with errno's text and the path) when the file cannot be opened or mapped; an empty file is kIo too.
+  static Result<FileMap> open(const char* path);
+
+  const uint8_t* data() const { return data_; }
+  uint64_t size() const { return size_; }
+
+ private:
+  const uint8_t* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+// Writes PATH.partial-<pid> and renames it to PATH on commit(); destroyed without commit() it removes the partial file.
+// Not copyable or movable; one thread. Errors: kDiskFull for ENOSPC/EDQUOT, kIo otherwise, with the path.
+class AtomicFile {
+ public:
+  AtomicFile() = default;
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  ~AtomicFile();
+
+  Status open(const char* path);                                   // path of at most 4,000 bytes
+  Status append(const void* data, uint64_t bytes);                 // at the end; handles short writes
+  Status write_at(uint64_t offset, const void* data, uint64_t bytes);
+  uint64_t position() const { return position_; }                  // bytes appended so far
+  Status commit();                                                 // fsync, close, rename, fsync of the folder
+
+ private:
+  int fd_ = -1;
+  uint64_t position_ = 0;
+  char path_[4096];
+  char partial_path_[4096];
+};
+
+}  // namespace lethe::os

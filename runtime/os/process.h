@@ -1,0 +1,20 @@
+// What the process uses and how long things take.
+#pragma once
+
+#include <cstdint>
+
+namespace lethe::os {
+
+struct ProcessMemory {
+  uint64_t private_bytes;  // anonymous resident + swapped: RssAnon + VmSwap of /proc/self/status
+  uint64_t file_bytes;     // resident file pages (mapped weights, code): clean, the system may drop them
+};
+// Allocates nothing (reads /proc with a stack buffer). Zeroes where the system does not tell.
+ProcessMemory process_memory();
+
+uint64_t monotonic_ns();
+
+// Cores that are worth a thread: performance cores on big.LITTLE, else the cores this process may run on. At least 1.
+uint32_t fast_core_count();
+
+}  // namespace lethe::os
