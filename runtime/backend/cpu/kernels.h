@@ -2,6 +2,10 @@
 // `reference_kernels()` is the plain C++ definition of each; `simd_kernels()` is Highway's for the best target of this
 // machine (chosen once, when a backend is created). Parity tests run every target against the reference.
 //
+// Within one target a row of a result has the same bits however many rows are computed with it (same order of float
+// operations), so a model's output depends neither on the chunking of the prompt nor on the number of threads.
+// NaN and infinity pass through or give NaN; they never lead out of a buffer.
+//
 // Shapes stand at the end of the line as [rows][columns]; M = tokens in the step, K = inputs, N = outputs.
 // No output may alias an input unless a comment says so. All buffers are 64-byte aligned unless a comment says not.
 #pragma once
@@ -88,8 +92,9 @@ struct AttendArgs {
   float* scratch;  // attend_scratch_floats(group, head_dim)
 };
 inline constexpr uint32_t kQueryTile = 8;
+// Queries and scores of the tile, one block of rotated keys, and the frequencies.
 constexpr size_t attend_scratch_floats(size_t group, size_t head_dim) {
-  return kQueryTile * group * (head_dim + kBlockSlots) + 2 * head_dim;
+  return kQueryTile * group * (head_dim + kBlockSlots) + head_dim * kBlockSlots + head_dim;
 }
 
 // Merges `parts` partial results of one tile (in order, so the result does not depend on who computed them) and
@@ -135,6 +140,7 @@ struct Kernels {
 };
 
 const Kernels& reference_kernels();
-const Kernels& simd_kernels();
+// By value: the table of the best target that this CPU has and hwy::DisableTargets (tests) left. Cheap, but not free.
+Kernels simd_kernels();
 
 }  // namespace lethe::cpu

@@ -1,0 +1,11 @@
+// Which Highway targets the kernels are compiled for. Included before any Highway header, in every kernel file.
+//
+// Left out: SSSE3, AVX3_ZEN4, AVX3_SPR and AVX10.2, which add nothing that these kernels use over SSE4 and AVX3_DL
+// (VNNI), and the scalable vectors of SVE and RVV, whose types cannot stand in the arrays of accumulators that the
+// kernels are built from; Arm cores with SVE run the NEON targets.
+#pragma once
+
+#include "hwy/detect_targets.h"
+
+#undef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_ZEN4 | HWY_AVX3_SPR | HWY_AVX10_2 | HWY_ALL_SVE | HWY_RVV)

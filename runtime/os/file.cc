@@ -1,0 +1,143 @@
+#include "runtime/os/file.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace lethe::os {
+namespace {
+
+// strerror_r comes in two kinds: XSI's returns an int and fills the buffer, GNU's returns the text.
+[[maybe_unused]] const char* error_text(int result, const char* buffer) { return result == 0 ? buffer : "unknown error"; }
+[[maybe_unused]] const char* error_text(const char* text, const char*) { return text; }
+
+Status io_error(const char* action, const char* path, int error) {
+  char buffer[96] = "";
+  const char* text = error_text(strerror_r(error, buffer, sizeof buffer), buffer);
+  const bool full = error == ENOSPC || error == EDQUOT;
+  return Status::error(full ? ErrorCode::kDiskFull : ErrorCode::kIo, "cannot %s %.140s: %s", action, path, text);
+}
+
+// Makes a rename in this folder durable. Folders that cannot be opened or synced (some file systems) are no error: the
+// file itself is complete and synced.
+Status sync_folder_of(const char* path) {
+  char folder[4096] = ".";
+  if (const char* slash = strrchr(path, '/'); slash != nullptr) {
+    const auto length = std::max<size_t>(1, static_cast<size_t>(slash - path));
+    memcpy(folder, path, length);
+    folder[length] = '\0';
+  }
+  const int fd = ::open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return {};
+  const int error = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  return error == EIO || error == ENOSPC || error == EDQUOT ? io_error("sync the folder", folder, error) : Status();
+}
+
+}  // namespace
+
+FileMap::FileMap(FileMap&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+FileMap& FileMap::operator=(FileMap&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+FileMap::~FileMap() {
+  if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+Result<FileMap> FileMap::open(const char* path) {
+  // O_NONBLOCK: a FIFO must be an error, not a wait.
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return io_error("open", path, errno);
+  struct stat info;
+  Status status;
+  FileMap map;
+  if (fstat(fd, &info) != 0) {
+    status = io_error("open", path, errno);
+  } else if (!S_ISREG(info.st_mode)) {
+    status = Status::error(ErrorCode::kIo, "%.200s is not a regular file", path);
+  } else if (info.st_size == 0) {
+    status = Status::error(ErrorCode::kIo, "%.200s is empty (0 bytes)", path);
+  } else {
+    const auto size = static_cast<uint64_t>(info.st_size);
+    void* data = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED) {
+      status = io_error("map", path, errno);
+    } else {
+      map.data_ = static_cast<const uint8_t*>(data);
+      map.size_ = size;
+    }
+  }
+  close(fd);
+  if (!status.ok()) return status;
+  return map;
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ < 0) return;
+  close(fd_);
+  unlink(partial_path_);
+}
+
+Status AtomicFile::open(const char* path) {
+  if (fd_ >= 0) return Status::error(ErrorCode::kInvalidArgument, "%.200s is still being written", path_);
+  const size_t length = strlen(path);
+  if (length == 0 || length > 4000) {
+    return Status::error(ErrorCode::kInvalidArgument, "a path of %zu bytes: it must have 1 to 4000", length);
+  }
+  memcpy(path_, path, length + 1);
+  snprintf(partial_path_, sizeof partial_path_, "%.4000s.partial-%ld", path, static_cast<long>(getpid()));
+  // O_TRUNC, not O_EXCL: a crashed process may have left a partial file under the same process number.
+  fd_ = ::open(partial_path_, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd_ < 0) return io_error("create", partial_path_, errno);
+  position_ = 0;
+  return {};
+}
+
+Status AtomicFile::append(const void* data, uint64_t bytes) {
+  LETHE_RETURN_IF_ERROR(write_at(position_, data, bytes));
+  position_ += bytes;
+  return {};
+}
+
+Status AtomicFile::write_at(uint64_t offset, const void* data, uint64_t bytes) {
+  if (fd_ < 0) return Status::error(ErrorCode::kInvalidArgument, "a write to a file that is not open");
+  const auto* from = static_cast<const uint8_t*>(data);
+  while (bytes != 0) {
+    // Linux moves at most 2 GiB - 4 KiB a call and Apple refuses more: ask for 1 GiB.
+    const uint64_t chunk = std::min<uint64_t>(bytes, 1u << 30);
+    const ssize_t written = pwrite(fd_, from, chunk, static_cast<off_t>(offset));
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return io_error("write", path_, errno);
+    }
+    from += written;
+    offset += static_cast<uint64_t>(written);
+    bytes -= static_cast<uint64_t>(written);
+  }
+  return {};
+}
+
+Status AtomicFile::commit() {
+  if (fd_ < 0) return Status::error(ErrorCode::kInvalidArgument, "a commit of a file that is not open");
+  int error = fsync(fd_) == 0 ? 0 : errno;
+  // close() may be where a network file system reports a full disk.
+  if (close(std::exchange(fd_, -1)) != 0 && error == 0) error = errno;
+  if (error == 0 && rename(partial_path_, path_) != 0) error = errno;
+  if (error != 0) {
+    unlink(partial_path_);
+    return io_error("finish", path_, error);
+  }
+  return sync_folder_of(path_);
+}
+
+}  // namespace lethe::os
