@@ -8,6 +8,7 @@
 //   key_scale  [32]             f32, s8 only: key = scale * s8
 //   value_scale[32]             f32, s8 only
 //   positions  [32]             u32, absolute position in the conversation, strictly increasing along a list
+//   state      [32][state_bytes] what the eviction policy remembers of every slot (policy.h), only if it asks for it
 //
 // Slots at or beyond a list's length hold stale bytes: kernels must mask them, never multiply by them.
 #pragma once
@@ -30,15 +31,17 @@ inline constexpr uint32_t kNoBlock = 0xffffffffu;
 struct KvLayout {
   KvType type;
   uint32_t head_dim;
-  uint32_t keys_offset;         // bytes from the block's start
+  uint32_t keys_offset;  // bytes from the block's start
   uint32_t values_offset;
-  uint32_t key_scale_offset;    // 0 when there are no scales
+  uint32_t key_scale_offset;  // 0 when there are no scales
   uint32_t value_scale_offset;
   uint32_t positions_offset;
-  uint32_t block_bytes;         // multiple of 64
+  uint32_t state_offset;  // 0 when there is no state
+  uint32_t state_bytes;   // per slot
+  uint32_t block_bytes;   // multiple of 64
 };
 
-constexpr KvLayout make_kv_layout(KvType type, uint32_t head_dim) {
+constexpr KvLayout make_kv_layout(KvType type, uint32_t head_dim, uint32_t state_bytes = 0) {
   const auto align = [](uint32_t n) { return (n + 63u) / 64u * 64u; };
   const uint32_t element = type == KvType::kF16 ? 2 : 1;
   KvLayout layout{};
@@ -57,6 +60,11 @@ constexpr KvLayout make_kv_layout(KvType type, uint32_t head_dim) {
   }
   layout.positions_offset = at;
   at += kBlockSlots * 4;
+  layout.state_bytes = state_bytes;
+  if (state_bytes != 0) {
+    layout.state_offset = at;
+    at += align(kBlockSlots * state_bytes);
+  }
   layout.block_bytes = at;
   return layout;
 }
@@ -64,15 +72,15 @@ constexpr KvLayout make_kv_layout(KvType type, uint32_t head_dim) {
 // One (layer, KV head): its blocks in order, as a chain through KvPoolView::next.
 struct KvList {
   uint32_t first_block = kNoBlock;
-  uint32_t last_block = kNoBlock;
-  uint32_t length = 0;  // tokens; blocks = ceil(length / 32)
+  uint32_t last_block = kNoBlock;  // holds the last token; blocks of an append under way hang behind it
+  uint32_t length = 0;             // tokens; blocks = ceil(length / 32)
 };
 
 // What a kernel needs to walk lists. Does not own. Concurrent readers are fine while nobody writes.
 struct KvPoolView {
   KvLayout layout;
-  uint8_t* blocks;        // [block_count][layout.block_bytes]
-  const uint32_t* next;   // [block_count], kNoBlock at the end of a list
+  uint8_t* blocks;       // [block_count][layout.block_bytes]
+  const uint32_t* next;  // [block_count], kNoBlock at the end of a list
 };
 
 }  // namespace lethe

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 namespace lethe {
 
@@ -21,7 +22,7 @@ class Arena {
   // exhausted: an empty span over null, and ok() is false from then on.
   template <typename T>
   std::span<T> take(uint64_t count) {
-    static_assert(alignof(T) <= 64 && __is_trivially_destructible(T));
+    static_assert(alignof(T) <= 64 && std::is_trivially_destructible_v<T>);
     uint64_t bytes = 0;
     if (__builtin_mul_overflow(count, sizeof(T), &bytes) || bytes > UINT64_MAX - 63) return fail<T>();
     bytes = (bytes + 63) / 64 * 64;

@@ -51,12 +51,12 @@ constexpr uint64_t merge_hash(uint32_t left, uint32_t right, uint64_t slots) {
   return (key ^ key >> 32) & (slots - 1);
 }
 
-// Views into the mapped file, verified: every id < vocab, offsets ascending, at least one empty merge slot.
+// Views into the mapped file, verified: every id < vocab, offsets ascending, a quarter of the merge slots empty.
 struct TokenizerData {
   std::span<const uint32_t> token_offsets;  // [vocab + 1]
   std::string_view token_bytes;
   std::span<const uint8_t> token_kinds;     // [vocab] TokenKind
-  std::span<const uint32_t> byte_tokens;    // [256]
+  std::span<const uint32_t> byte_tokens;    // [256] kNoToken: the vocabulary has no token of this byte alone
   std::span<const MergeSlot> merges;
   std::span<const uint32_t> specials;       // longest text first
   std::span<const std::string_view> split_patterns;
@@ -79,7 +79,7 @@ struct Provenance {
 class Model {
  public:
   // Maps and verifies `path` without reading the weights themselves: frame, FlatBuffer, every offset, size and shape,
-  // the set of tensors the architecture needs, the tokenizer's tables. Errors: kIo, kNotAModel, kCorruptModel,
+  // the set of tensors the architecture needs, the tokenizer's tables and checksum. Errors: kIo, kNotAModel, kCorruptModel,
   // kUnsupported, kOutOfMemory. The caller destroys the model with close().
   static Result<Model*> open(const char* path);
   static void close(Model* model);
@@ -93,6 +93,11 @@ class Model {
   uint64_t private_bytes() const;                       // of the tables: what the ledger counts under kModel
   uint64_t identity() const;                            // XXH64 of the header: names the model in saved sessions
   uint32_t segment_count() const;
+
+  // Sessions that use the model, so that closing it under them can be refused. Thread-safe.
+  void retain() const;
+  void release() const;
+  uint32_t users() const;
 
   // Reads segment `index` and compares its checksum: kCorruptModel names the segment.
   Status verify_segment(uint32_t index) const;

@@ -1,19 +1,22 @@
 #include "runtime/os/file.h"
 
-#include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
 namespace lethe::os {
 namespace {
 
 // strerror_r comes in two kinds: XSI's returns an int and fills the buffer, GNU's returns the text.
-[[maybe_unused]] const char* error_text(int result, const char* buffer) { return result == 0 ? buffer : "unknown error"; }
+[[maybe_unused]] const char* error_text(int result, const char* buffer) {
+  return result == 0 ? buffer : "unknown error";
+}
 [[maybe_unused]] const char* error_text(const char* text, const char*) { return text; }
 
 Status io_error(const char* action, const char* path, int error) {

@@ -1,8 +1,9 @@
 #include "runtime/os/pages.h"
 
-#include <cerrno>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 namespace lethe::os {
 

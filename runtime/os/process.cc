@@ -1,12 +1,13 @@
 #include "runtime/os/process.h"
 
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
-#include <time.h>
-#include <unistd.h>
 
 #if defined(__linux__)
 #include <sched.h>

@@ -92,9 +92,9 @@ struct AttendArgs {
   float* scratch;  // attend_scratch_floats(group, head_dim)
 };
 inline constexpr uint32_t kQueryTile = 8;
-// Queries and scores of the tile, one block of rotated keys, and the frequencies.
+// One block of rotated keys; scores, queries and a factor for every row of the tile; the frequencies.
 constexpr size_t attend_scratch_floats(size_t group, size_t head_dim) {
-  return kQueryTile * group * (head_dim + kBlockSlots) + head_dim * kBlockSlots + head_dim;
+  return head_dim * kBlockSlots + kQueryTile * group * (kBlockSlots + head_dim + 1) + head_dim;
 }
 
 // Merges `parts` partial results of one tile (in order, so the result does not depend on who computed them) and

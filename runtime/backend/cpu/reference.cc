@@ -59,7 +59,8 @@ double dot_quantised(const Panel& panel, size_t row, const int8_t* quants, const
     int dot = 0;
     for (size_t k = group * kGroup; k < (group + 1) * kGroup; ++k) dot += panel_quant(panel, row, k) * quants[k];
     const GroupParams params = panel_params(panel, row, group);
-    total += static_cast<double>(params.scale) * dot * scales[group] + static_cast<double>(params.minimum) * sums[group];
+    total +=
+        static_cast<double>(params.scale) * dot * scales[group] + static_cast<double>(params.minimum) * sums[group];
   }
   return total;
 }
@@ -72,10 +73,9 @@ void linear(const LinearArgs& args, uint32_t panel_begin, uint32_t panel_end) {
     const Panel panel = panel_at(args.weight, row / kPanelRows);
     for (size_t t = 0; t < args.tokens; ++t) {
       args.y[t * args.y_stride + row] = static_cast<float>(
-          is_quantised(args.weight.format)
-              ? dot_quantised(panel, row % kPanelRows, args.xq.quants + t * cols, args.xq.scales + t * groups,
-                              args.xq.sums + t * groups)
-              : dot_float(panel, row % kPanelRows, args.x + t * cols));
+          is_quantised(args.weight.format) ? dot_quantised(panel, row % kPanelRows, args.xq.quants + t * cols,
+                                                           args.xq.scales + t * groups, args.xq.sums + t * groups)
+                                           : dot_float(panel, row % kPanelRows, args.x + t * cols));
     }
   }
 }
@@ -116,8 +116,7 @@ void store_kv(const StoreKvArgs& args) {
     const size_t slot = (args.first_slot + t) % kBlockSlots;
     const float* k = args.k + t * args.k_stride;
     const float* v = args.v + t * args.v_stride;
-    reinterpret_cast<uint32_t*>(block + layout.positions_offset)[slot] =
-        args.first_position + static_cast<uint32_t>(t);
+    reinterpret_cast<uint32_t*>(block + layout.positions_offset)[slot] = args.first_position + static_cast<uint32_t>(t);
     if (layout.type == KvType::kF16) {
       auto* keys = reinterpret_cast<uint16_t*>(block + layout.keys_offset);
       auto* values = reinterpret_cast<uint16_t*>(block + layout.values_offset);

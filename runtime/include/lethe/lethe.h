@@ -103,6 +103,9 @@ typedef struct lethe_session_params {
   uint32_t max_tokens;    /* cache capacity wanted, tokens; 0 (default): all that the cap allows, at most the trained length */
   uint32_t prefill_chunk; /* tokens per prefill step, at most 2048; 0 (default): what suits the cap */
   uint32_t threads;       /* 0 (default): the fast cores; at most 64 */
+  uint32_t logit_rows;    /* rows of logits that lethe_session_score computes at once; default 1, at most 64 */
+  uint32_t turn_bytes;    /* longest text of lethe_session_feed_turn through the chat template; default 16 KiB. Takes
+                             eleven times as much of the cap, for the template engine */
 } lethe_session_params;
 LETHE_API void lethe_session_params_init(lethe_session_params* params);
 
@@ -145,9 +148,8 @@ LETHE_API void lethe_session_cancel(lethe_session* session);
 /* ---- Text and tokens -------------------------------------------------------------------------------------------- */
 
 enum {
-  LETHE_TEXT_SPECIAL = 1,        /* special tokens written in the text (e.g. <|im_end|>) become those tokens */
-  LETHE_TEXT_BOS = 2,            /* begin with BOS if the model wants it */
-  LETHE_TEXT_REPLACE_INVALID = 4 /* invalid UTF-8 becomes U+FFFD instead of an error */
+  LETHE_TEXT_SPECIAL = 1, /* special tokens written in the text (e.g. <|im_end|>) become those tokens */
+  LETHE_TEXT_BOS = 2      /* begin with BOS if the model wants it */
 };
 
 /* Token ids of `text`. `*count` is the number of tokens, also when it exceeds `capacity`: then only the first
@@ -173,6 +175,11 @@ typedef struct lethe_message {
  * session may begin with a system message; a later turn closes the previous reply first. Only the new text is fed. */
 LETHE_API lethe_code lethe_session_feed_turn(lethe_session* session, const lethe_message* messages, size_t count,
                                              size_t* fed, lethe_error* error);
+
+/* Token ids that lethe_session_feed_turn would append now; nothing is fed. `ids`, `capacity` and `*id_count` as in
+ * lethe_session_tokenize. */
+LETHE_API lethe_code lethe_session_tokenize_turn(lethe_session* session, const lethe_message* messages, size_t count,
+                                                 int32_t* ids, size_t capacity, size_t* id_count, lethe_error* error);
 
 /* Logits [vocab] of the last token fed; valid until the next call that changes the session. */
 LETHE_API lethe_code lethe_session_logits(lethe_session* session, const float** logits, size_t* vocab,

@@ -1,0 +1,325 @@
+#include "runtime/backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace lethe::cpu {
+namespace {
+
+// Ranks of a KV list that one attention task covers. Fixed, so that the order of summation is a property of the
+// conversation, not of the thread count or the chunk.
+constexpr uint32_t kPartTokens = 512;
+
+// Bytes of weights times rows of activations below which a second thread costs more than it saves.
+constexpr uint64_t kLinearGrainBytes = 24 << 10;
+constexpr uint32_t kTasksPerThread = 4;  // so that a thread that was held up leaves little behind
+
+constexpr uint32_t divide_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+uint32_t parts_of(uint32_t tokens) { return std::max(1u, divide_up(tokens, kPartTokens)); }
+
+// Attention is cut into units (KV head, tile of queries). With few units (decode) each unit's parts are tasks of
+// their own, and all partial results are kept; with many, a unit is one task and keeps its own parts only.
+bool split_parts(uint32_t units, uint32_t threads) { return units < 2 * threads; }
+uint32_t partial_units(const BackendOptions& options, uint32_t kv_heads) {
+  return std::max(2 * options.threads, kv_heads);
+}
+
+}  // namespace
+
+uint64_t buffer_bytes(const Program& program, BufferId id, uint64_t tokens) {
+  const uint64_t width = program.widths[static_cast<size_t>(id)];
+  if (id != BufferId::kQuantised) return tokens * width * sizeof(float);
+  return round_up(tokens * width, 64) + 2 * round_up(tokens * (width / kGroup) * sizeof(float), 64);
+}
+
+void CpuBackend::lay_out_activations(Arena& arena, const Model& model, const Program& program, const BufferPlan& plan,
+                                     const BackendOptions& options) {
+  const ModelConfig& config = model.config();
+  model_ = &model;
+  program_ = &program;
+  options_ = options;
+  plan_ = plan;
+  vocab_ = config.vocab;
+  kernels_ = simd_kernels();
+
+  const uint32_t half = config.rotary_dim / 2;
+  const uint64_t group = config.heads / config.kv_heads;
+  activations_ = arena.take<uint8_t>(plan.total);
+  rope_cos_ = arena.take<float>(uint64_t{options.chunk} * half);
+  rope_sin_ = arena.take<float>(uint64_t{options.chunk} * half);
+  inv_freq_ = arena.take<float>(half);
+  attend_scratch_ = arena.take<float>(options.threads * round_up(attend_scratch_floats(group, config.head_dim), 16));
+  const uint64_t tile = std::min(options.chunk, kQueryTile);
+  partials_ = arena.take<float>(uint64_t{partial_units(options, config.kv_heads)} * parts_of(options.cache_tokens) *
+                                round_up(tile * group, 16) * (config.head_dim + 2));
+  append_blocks_ = arena.take<uint32_t>(uint64_t{config.kv_heads} * options.chunk);
+  for (uint32_t i = 0; i < inv_freq_.size(); ++i) {
+    inv_freq_[i] = static_cast<float>(std::pow(static_cast<double>(config.rope_base), -2.0 * i / config.rotary_dim));
+  }
+}
+
+void CpuBackend::lay_out_logits(Arena& arena) { logits_ = arena.take<float>(uint64_t{options_.logit_rows} * vocab_); }
+
+Status CpuBackend::start() { return pool_.start(); }
+
+float* CpuBackend::floats(BufferId id) const {
+  return reinterpret_cast<float*>(activations_.data() + plan_.offsets[static_cast<size_t>(id)]);
+}
+
+// Rows are packed for the width at hand, so a narrow input uses less of the buffer.
+QuantisedRows CpuBackend::quantised(uint32_t tokens) const {
+  const uint64_t width = program_->widths[static_cast<size_t>(BufferId::kQuantised)];
+  uint8_t* base = activations_.data() + plan_.offsets[static_cast<size_t>(BufferId::kQuantised)];
+  const uint64_t quants = round_up(tokens * width, 64);
+  const uint64_t scales = round_up(tokens * (width / kGroup) * sizeof(float), 64);
+  return {reinterpret_cast<int8_t*>(base), reinterpret_cast<float*>(base + quants),
+          reinterpret_cast<float*>(base + quants + scales)};
+}
+
+MatrixView CpuBackend::weight(Role role, uint32_t layer) const {
+  const Tensor* tensor = model_->find(role, layer);
+  return {tensor->data, tensor->format, tensor->rows, tensor->cols};
+}
+
+template <typename F>
+void CpuBackend::parallel_ranges(uint32_t count, uint32_t grain, F f) {
+  const uint32_t most = options_.threads == 1 ? 1 : options_.threads * kTasksPerThread;
+  struct Context {
+    F* f;
+    uint32_t count, tasks;
+  } context{&f, count, std::clamp(count / std::max(grain, 1u), 1u, most)};
+  pool_.run(
+      context.tasks,
+      [](void* raw, uint32_t task, uint32_t thread) {
+        const Context& c = *static_cast<Context*>(raw);
+        const auto bound = [&](uint32_t i) { return static_cast<uint32_t>(uint64_t{c.count} * i / c.tasks); };
+        (*c.f)(bound(task), bound(task + 1), thread);
+      },
+      &context);
+}
+
+void CpuBackend::fill_rope(uint32_t first_position, uint32_t tokens) {
+  const size_t half = inv_freq_.size();
+  parallel_ranges(tokens, 16, [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t t = begin; t < end; ++t) {
+      for (size_t i = 0; i < half; ++i) {
+        // In double: positions grow without end, and f32 angles would lose their fraction.
+        const double angle = (static_cast<double>(first_position) + t) * static_cast<double>(inv_freq_[i]);
+        rope_cos_[t * half + i] = static_cast<float>(std::cos(angle));
+        rope_sin_[t * half + i] = static_cast<float>(std::sin(angle));
+      }
+    }
+  });
+}
+
+RopeTable CpuBackend::rope() const {
+  return {rope_cos_.data(), rope_sin_.data(), inv_freq_.data(), model_->config().rotary_dim};
+}
+
+void CpuBackend::norm(const float* in, Role role, uint32_t layer, uint32_t rows, float* out) {
+  const auto* weight = reinterpret_cast<const float*>(model_->find(role, layer)->data);
+  const uint32_t width = model_->config().embed_dim;
+  parallel_ranges(rows, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
+    kernels_.rms_norm(in + uint64_t{begin} * width, weight, model_->config().norm_eps, end - begin, width,
+                      out + uint64_t{begin} * width);
+  });
+}
+
+void CpuBackend::quantise(const float* in, uint32_t rows, uint32_t width) {
+  const QuantisedRows out = quantised(options_.chunk);
+  const uint64_t groups = width / kGroup;
+  parallel_ranges(rows, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
+    kernels_.quantise(in + uint64_t{begin} * width, end - begin, width,
+                      {out.quants + uint64_t{begin} * width, out.scales + begin * groups, out.sums + begin * groups});
+  });
+}
+
+void CpuBackend::linear(const MatrixView& weight, const float* in, uint32_t tokens, float* out, uint32_t out_stride) {
+  const LinearArgs args{weight, in, quantised(options_.chunk), tokens, out, out_stride};
+  const uint32_t panels = divide_up(weight.rows, kPanelRows);
+  const uint64_t panel_work = panel_bytes(weight.format, weight.cols) * (1 + tokens / 4);
+  const auto grain = static_cast<uint32_t>(std::max<uint64_t>(1, kLinearGrainBytes / panel_work));
+  parallel_ranges(panels, grain, [&](uint32_t begin, uint32_t end, uint32_t) { kernels_.linear(args, begin, end); });
+}
+
+void CpuBackend::store_kv(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position,
+                          const KvPool& kv) {
+  const ModelConfig& config = model_->config();
+  const uint32_t stride = config.kv_heads * config.head_dim;
+  parallel_ranges(config.kv_heads, tokens < 16 ? config.kv_heads : 1, [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t head = begin; head < end; ++head) {
+      const auto blocks = append_blocks_.subspan(uint64_t{head} * options_.chunk, tokens);
+      kv.append_blocks(layer, head, blocks);
+      kernels_.store_kv({.pool = kv.view(),
+                         .block_of_token = blocks.data(),
+                         .first_slot = kv.list(layer, head).length % kBlockSlots,
+                         .first_position = first_position,
+                         .k = floats(step.in) + uint64_t{head} * config.head_dim,
+                         .v = floats(step.in2) + uint64_t{head} * config.head_dim,
+                         .k_stride = stride,
+                         .v_stride = stride,
+                         .tokens = tokens});
+    }
+  });
+}
+
+void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv) {
+  const ModelConfig& config = model_->config();
+  const uint32_t group = config.heads / config.kv_heads;
+  const uint32_t stride = config.heads * config.head_dim;
+  const uint32_t tiles = divide_up(tokens, kQueryTile);
+  const uint32_t units = config.kv_heads * tiles;
+  const uint32_t max_parts = parts_of(options_.cache_tokens);
+  const uint64_t row_floats = round_up(uint64_t{std::min(options_.chunk, kQueryTile)} * group, 16);
+  const uint64_t unit_floats = max_parts * row_floats * (config.head_dim + 2);
+  const uint64_t scratch_floats = round_up(attend_scratch_floats(group, config.head_dim), 16);
+
+  struct Unit {
+    KvList list;
+    uint32_t head, begin, end, parts;
+    float *max, *sum, *acc;  // of all its parts
+  };
+  const auto unit_at = [&](uint32_t index, float* partials) {
+    Unit unit{};
+    unit.head = index / tiles;
+    unit.begin = index % tiles * kQueryTile;
+    unit.end = std::min(tokens, unit.begin + kQueryTile);
+    unit.list = kv.appended_list(layer, unit.head);
+    // A tile sees nothing behind its last query.
+    unit.parts = parts_of(unit.list.length - tokens + unit.end);
+    unit.max = partials;
+    unit.sum = unit.max + max_parts * row_floats;
+    unit.acc = unit.sum + max_parts * row_floats;
+    return unit;
+  };
+  const auto run_part = [&](const Unit& unit, uint32_t part, uint32_t thread) {
+    uint32_t block = unit.list.first_block;
+    for (uint32_t i = 0; i < part * (kPartTokens / kBlockSlots); ++i) block = kv.view().next[block];
+    const uint64_t rows = uint64_t{unit.end - unit.begin} * group;
+    const uint32_t seen = unit.list.length - tokens + unit.end;
+    kernels_.attend({.pool = kv.view(),
+                     .list = unit.list,
+                     .mode = options_.positions,
+                     .query_delta = kv.query_delta(layer, unit.head, first_position),
+                     .first_rank_of_step = unit.list.length - tokens,
+                     .q = floats(step.in) + uint64_t{unit.head} * group * config.head_dim,
+                     .q_stride = stride,
+                     .group = group,
+                     .scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
+                     .rope = rope(),
+                     .query_begin = unit.begin,
+                     .query_end = unit.end,
+                     .start_block = block,
+                     .rank_begin = part * kPartTokens,
+                     .rank_end = std::min(seen, (part + 1) * kPartTokens),
+                     .max = unit.max + part * rows,
+                     .sum = unit.sum + part * rows,
+                     .acc = unit.acc + part * rows * config.head_dim,
+                     .scratch = attend_scratch_.data() + thread * scratch_floats});
+  };
+  const auto merge = [&](const Unit& unit) {
+    kernels_.merge(
+        {.parts = unit.parts,
+         .max = unit.max,
+         .sum = unit.sum,
+         .acc = unit.acc,
+         .tile = unit.end - unit.begin,
+         .group = group,
+         .head_dim = config.head_dim,
+         .out = floats(step.out) + uint64_t{unit.begin} * stride + uint64_t{unit.head} * group * config.head_dim,
+         .out_stride = stride});
+  };
+
+  if (split_parts(units, options_.threads)) {
+    const auto partials_of = [&](uint32_t unit) { return partials_.data() + unit * unit_floats; };
+    const uint32_t parts = parts_of(kv.longest() + tokens);
+    parallel_ranges(units * parts, 1, [&](uint32_t begin, uint32_t end, uint32_t thread) {
+      for (uint32_t i = begin; i < end; ++i) {
+        const Unit unit = unit_at(i / parts, partials_of(i / parts));
+        if (i % parts < unit.parts) run_part(unit, i % parts, thread);
+      }
+    });
+    for (uint32_t i = 0; i < units; ++i) merge(unit_at(i, partials_of(i)));
+  } else {
+    parallel_ranges(units, 1, [&](uint32_t begin, uint32_t end, uint32_t thread) {
+      for (uint32_t i = begin; i < end; ++i) {
+        const Unit unit = unit_at(i, partials_.data() + thread * unit_floats);
+        for (uint32_t part = 0; part < unit.parts; ++part) run_part(unit, part, thread);
+        merge(unit);
+      }
+    });
+  }
+}
+
+void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position,
+                          const KvPool& kv) {
+  const ModelConfig& config = model_->config();
+  const auto width = [&](BufferId id) { return program_->widths[static_cast<size_t>(id)]; };
+  switch (step.op) {
+    case Op::kNorm:
+      return norm(floats(step.in), step.weight, layer, tokens, floats(step.out));
+    case Op::kQuantise:
+      return quantise(floats(step.in), tokens, width(step.in));
+    case Op::kLinear:
+      return linear(weight(step.weight, layer), floats(step.in), tokens, floats(step.out), width(step.out));
+    case Op::kRope:
+      return parallel_ranges(tokens, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
+        RopeTable table = rope();
+        table.cos += begin * inv_freq_.size();
+        table.sin += begin * inv_freq_.size();
+        kernels_.rope(floats(step.in) + uint64_t{begin} * width(step.in), end - begin, width(step.in),
+                      width(step.in) / config.head_dim, config.head_dim, table);
+      });
+    case Op::kStoreKv:
+      return store_kv(step, layer, tokens, first_position, kv);
+    case Op::kAttend:
+      return attend(step, layer, tokens, first_position, kv);
+    case Op::kSiluMul:
+      return parallel_ranges(tokens, 4, [&](uint32_t begin, uint32_t end, uint32_t) {
+        const uint64_t at = uint64_t{begin} * width(step.in);
+        kernels_.silu_mul(floats(step.in) + at, floats(step.in2) + at, uint64_t{end - begin} * width(step.in),
+                          floats(step.out) + at);
+      });
+    case Op::kAdd:
+      return parallel_ranges(tokens, 16, [&](uint32_t begin, uint32_t end, uint32_t) {
+        const uint64_t at = uint64_t{begin} * width(step.in);
+        kernels_.add(floats(step.out) + at, floats(step.in) + at, uint64_t{end - begin} * width(step.in));
+      });
+  }
+}
+
+Status CpuBackend::run_layers(std::span<const int32_t> ids, uint32_t first_position, const KvPool& kv,
+                              const std::atomic<bool>& cancelled) {
+  const auto tokens = static_cast<uint32_t>(ids.size());
+  const uint32_t layers = model_->config().layers;
+  const MatrixView embedding = weight(Role::kTokenEmbedding, 0);
+  fill_rope(first_position, tokens);
+  parallel_ranges(tokens, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t t = begin; t < end; ++t) {
+      kernels_.embed_row(embedding, static_cast<uint32_t>(ids[t]),
+                         floats(BufferId::kHidden) + uint64_t{t} * embedding.cols);
+    }
+  });
+  for (uint32_t layer = 0; layer < layers; ++layer) {
+    for (uint32_t i = 0; i < program_->step_count; ++i) {
+      if (cancelled.load(std::memory_order_relaxed)) {
+        return Status::error(ErrorCode::kCancelled, "cancelled in layer %u of %u", layer, layers);
+      }
+      run_step(program_->steps[i], layer, tokens, first_position, kv);
+    }
+  }
+  return {};
+}
+
+void CpuBackend::run_head(uint32_t row, uint32_t rows) {
+  const uint32_t width = model_->config().embed_dim;
+  const Role role = model_->find(Role::kOutput, 0) != nullptr ? Role::kOutput : Role::kTokenEmbedding;  // tied
+  const MatrixView output = weight(role, 0);
+  float* normed = floats(BufferId::kNormed);
+  norm(floats(BufferId::kHidden) + uint64_t{row} * width, Role::kOutputNorm, 0, rows, normed);
+  if (is_quantised(output.format)) quantise(normed, rows, width);
+  linear(output, normed, rows, logits_.data(), vocab_);
+}
+
+}  // namespace lethe::cpu

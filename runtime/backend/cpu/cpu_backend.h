@@ -1,0 +1,94 @@
+// Runs a program on the CPU: owns the activations, the logits and the threads of one session.
+//
+// Results do not depend on the number of threads: work is cut by shapes alone, and partial results are merged in order.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+
+#include "runtime/backend/cpu/kernels.h"
+#include "runtime/backend/cpu/thread_pool.h"
+#include "runtime/backend/program.h"
+#include "runtime/base/status.h"
+#include "runtime/cache/kv_pool.h"
+#include "runtime/memory/arena.h"
+#include "runtime/model/model.h"
+
+namespace lethe::cpu {
+
+struct BackendOptions {
+  uint32_t chunk;         // most tokens of one step
+  uint32_t logit_rows;    // most rows of logits at once, at most `chunk`
+  uint32_t cache_tokens;  // capacity of the longest KV list
+  uint32_t threads;
+  PositionMode positions;
+};
+
+// Bytes of one activation buffer for `tokens` tokens.
+uint64_t buffer_bytes(const Program& program, BufferId id, uint64_t tokens);
+
+// Where the planner put the activation buffers.
+struct BufferPlan {
+  std::array<uint64_t, kBufferCount> offsets;
+  uint64_t total;
+};
+
+// One thread at a time. Lives in the session's block; stop() must be called before that block goes.
+class CpuBackend {
+ public:
+  // The three parts of the memory, measured or carved by the caller's arena in this order.
+  void lay_out_activations(Arena& arena, const Model& model, const Program& program, const BufferPlan& plan,
+                           const BackendOptions& options);
+  void lay_out_logits(Arena& arena);
+  void lay_out_threads(Arena& arena) { pool_.lay_out(arena, options_.threads); }
+
+  Status start();
+  void stop() { pool_.stop(); }
+
+  // Runs all layers over the tokens `ids` (1..chunk) that begin at `first_position`; `kv` has an append of as many
+  // tokens under way, which the caller commits or rolls back. kCancelled when `cancelled` became true.
+  Status run_layers(std::span<const int32_t> ids, uint32_t first_position, const KvPool& kv,
+                    const std::atomic<bool>& cancelled);
+  // Logits of rows [row, row + rows) of the last step: logits(0) ... logits(rows - 1). rows <= logit_rows.
+  void run_head(uint32_t row, uint32_t rows);
+
+  std::span<float> logits(uint32_t row) const { return logits_.subspan(row * vocab_, vocab_); }
+  const Kernels& kernels() const { return kernels_; }
+
+ private:
+  float* floats(BufferId id) const;
+  QuantisedRows quantised(uint32_t tokens) const;
+  MatrixView weight(Role role, uint32_t layer) const;
+
+  void fill_rope(uint32_t first_position, uint32_t tokens);
+  RopeTable rope() const;
+  void run_step(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
+  void norm(const float* in, Role role, uint32_t layer, uint32_t rows, float* out);
+  void quantise(const float* in, uint32_t rows, uint32_t width);
+  void linear(const MatrixView& weight, const float* in, uint32_t tokens, float* out, uint32_t out_stride);
+  void store_kv(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
+  void attend(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
+
+  // Calls f(begin, end, thread) over ranges that cover [0, count), each of at least `grain`.
+  template <typename F>
+  void parallel_ranges(uint32_t count, uint32_t grain, F f);
+
+  const Model* model_ = nullptr;
+  const Program* program_ = nullptr;
+  Kernels kernels_{};
+  BackendOptions options_{};
+  BufferPlan plan_{};
+  ThreadPool pool_;
+  uint32_t vocab_ = 0;
+
+  std::span<uint8_t> activations_;       // plan_.total
+  std::span<float> rope_cos_, rope_sin_; // [chunk][rotary_dim/2]
+  std::span<float> inv_freq_;            // [rotary_dim/2]
+  std::span<float> attend_scratch_;      // [threads][attend_scratch_floats]
+  std::span<float> partials_;            // [units][parts][tile][group][head_dim + 2]
+  std::span<uint32_t> append_blocks_;    // [kv_heads][chunk]
+  std::span<float> logits_;              // [logit_rows][vocab]
+};
+
+}  // namespace lethe::cpu

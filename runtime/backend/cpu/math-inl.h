@@ -1,0 +1,58 @@
+// Vectorised exp and sine/cosine. Polynomials: Cephes (S. Moshier), expf, sinf and cosf.
+#if defined(LETHE_BACKEND_CPU_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LETHE_BACKEND_CPU_MATH_INL_H_
+#undef LETHE_BACKEND_CPU_MATH_INL_H_
+#else
+#define LETHE_BACKEND_CPU_MATH_INL_H_
+#endif
+
+#include "runtime/backend/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lethe::cpu::HWY_NAMESPACE {
+
+// exp(x) within about 2 ulp; 0 below -87.3 (also for -inf), infinity from about 89 on, NaN for NaN.
+HWY_INLINE VF exp_lanes(VF x) {
+  const VF lowest = hn::Set(df, -87.3f);
+  // Only the exponent is clamped: where it was, r is large, so that the polynomial overflows or the mask applies.
+  const VF scaled = hn::Mul(x, hn::Set(df, 1.44269504f));
+  const VI n = hn::NearestInt(hn::Min(hn::Max(scaled, hn::Set(df, -126.0f)), hn::Set(df, 127.0f)));
+  const VF nf = hn::ConvertTo(df, n);
+  const VF r = hn::NegMulAdd(nf, hn::Set(df, -2.12194440e-4f), hn::NegMulAdd(nf, hn::Set(df, 0.693359375f), x));
+  VF p = hn::Set(df, 1.9875691500e-4f);
+  p = hn::MulAdd(p, r, hn::Set(df, 1.3981999507e-3f));
+  p = hn::MulAdd(p, r, hn::Set(df, 8.3334519073e-3f));
+  p = hn::MulAdd(p, r, hn::Set(df, 4.1665795894e-2f));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.6666665459e-1f));
+  p = hn::MulAdd(p, r, hn::Set(df, 5.0000001201e-1f));
+  p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), hn::Set(df, 1.0f));
+  const VF power = hn::BitCast(df, hn::ShiftLeft<23>(hn::Add(n, hn::Set(di, 127))));
+  return hn::IfThenZeroElse(hn::Lt(x, lowest), hn::Mul(p, power));
+}
+
+HWY_INLINE float exp_one(float x) { return hn::GetLane(exp_lanes(hn::Set(df, x))); }
+
+// Sine and cosine of an angle in units of 2^-32 turns: reduction is exact, whatever the angle. Error about 3e-7.
+HWY_INLINE void sin_cos_lanes(VI phase, VF& sine, VF& cosine) {
+  const VI quadrant = hn::ShiftRight<30>(hn::Add(phase, hn::Set(di, 1 << 29)));
+  const VI rest = hn::Sub(phase, hn::ShiftLeft<30>(quadrant));
+  const VF x = hn::Mul(hn::ConvertTo(df, rest), hn::Set(df, 1.46291807926715968e-9f));  // 2 pi / 2^32: within pi/4
+  const VF z = hn::Mul(x, x);
+  VF s = hn::MulAdd(hn::Set(df, -1.9515295891e-4f), z, hn::Set(df, 8.3321608736e-3f));
+  s = hn::MulAdd(s, z, hn::Set(df, -1.6666654611e-1f));
+  s = hn::MulAdd(hn::Mul(s, z), x, x);
+  VF c = hn::MulAdd(hn::Set(df, 2.443315711809948e-5f), z, hn::Set(df, -1.388731625493765e-3f));
+  c = hn::MulAdd(c, z, hn::Set(df, 4.166664568298827e-2f));
+  c = hn::MulAdd(hn::Mul(c, z), z, hn::NegMulAdd(z, hn::Set(df, 0.5f), hn::Set(df, 1.0f)));
+  const auto swap = hn::RebindMask(df, hn::TestBit(quadrant, hn::Set(di, 1)));
+  const VI two = hn::Set(di, 2);
+  const VI sine_sign = hn::ShiftLeft<30>(hn::And(quadrant, two));
+  const VI cosine_sign = hn::ShiftLeft<30>(hn::And(hn::Add(quadrant, hn::Set(di, 1)), two));
+  sine = hn::Xor(hn::IfThenElse(swap, c, s), hn::BitCast(df, sine_sign));
+  cosine = hn::Xor(hn::IfThenElse(swap, s, c), hn::BitCast(df, cosine_sign));
+}
+
+}  // namespace lethe::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,17 @@
+#include "hwy/targets.h"
+#include "runtime/backend/cpu/kernels.h"
+#include "runtime/backend/cpu/simd_tables.h"
+
+namespace lethe::cpu {
+
+Kernels simd_kernels() {
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  Kernels kernels = reference_kernels();  // embed_row stays: a strided copy
+  set_simd_linear(kernels);
+  set_simd_attention(kernels);
+  set_simd_rows(kernels);
+  set_simd_logits(kernels);
+  return kernels;
+}
+
+}  // namespace lethe::cpu

@@ -1,0 +1,13 @@
+// How the SIMD kernel files hand their functions, for the currently chosen Highway target, to simd_kernels().
+#pragma once
+
+#include "runtime/backend/cpu/kernels.h"
+
+namespace lethe::cpu {
+
+void set_simd_linear(Kernels& kernels);
+void set_simd_attention(Kernels& kernels);  // store_kv, attend, merge
+void set_simd_rows(Kernels& kernels);       // rms_norm, quantise, rope, silu_mul, add
+void set_simd_logits(Kernels& kernels);     // name, argmax, log_sum_exp
+
+}  // namespace lethe::cpu

@@ -1,0 +1,62 @@
+// CacheManager: makes room in a KvPool by a policy, so that the cache never outgrows its blocks.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "runtime/base/status.h"
+#include "runtime/cache/kv_pool.h"
+#include "runtime/cache/policy.h"
+#include "runtime/memory/arena.h"
+
+namespace lethe {
+
+struct CacheOptions {
+  uint32_t sinks = 4;  // first tokens that are never dropped
+  // An eviction leaves at most this many eighths of the capacity, so that its cost is shared by many tokens. 1-8.
+  uint32_t low_water_eighths = 7;
+};
+
+struct CacheStats {
+  uint64_t evictions = 0;       // times that make_room shrank lists
+  uint64_t evicted_tokens = 0;  // mean over the lists, rounded down
+  uint64_t eviction_ns = 0;
+  uint32_t last_length = 0;  // tokens of the longest list after the last eviction
+};
+
+// Owns nothing: pool and policy must outlive it. Deterministic, allocates nothing, one thread at a time.
+class CacheManager {
+ public:
+  CacheManager() = default;
+  CacheManager(const CacheManager&) = delete;
+  CacheManager& operator=(const CacheManager&) = delete;
+
+  // Takes work space from `arena` (or measures it); `pool` has been carved. kInvalidArgument for impossible options,
+  // kInternal when the arena is too small.
+  Status carve(Arena& arena, KvPool& pool, const Policy& policy, const CacheOptions& options);
+
+  // Sees to it that KvPool::begin_append(n) will succeed, between steps. Errors, with nothing changed:
+  //   kPromptTooLong  not even an empty cache takes n tokens (with an evicting policy: besides the sinks)
+  //   kKvFull         the cache is full and the policy never evicts
+  Status make_room(uint32_t n);
+
+  // The longest step that make_room can ever grant. 0 when the pool cannot even hold the sinks and one token.
+  uint32_t longest_step() const;
+
+  const Policy& policy() const { return *policy_; }
+  CacheStats stats() const;
+  void reset_stats();
+
+ private:
+  uint32_t target_length(uint32_t length, uint32_t n) const;
+  Status shrink_list(uint32_t layer, uint32_t kv_head, uint32_t target);
+
+  KvPool* pool_ = nullptr;
+  const Policy* policy_ = nullptr;
+  CacheOptions options_;
+  std::span<uint64_t> keep_bits_;  // [tokens of all blocks / 64]: one list may own them all
+  CacheStats stats_;
+  uint64_t evicted_slots_ = 0;  // summed over lists
+};
+
+}  // namespace lethe

@@ -1,0 +1,333 @@
+#include "runtime/engine/session.h"
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+#include "runtime/engine/cancel_scope.h"
+#include "runtime/engine/decoder.h"
+#include "runtime/os/pages.h"
+#include "runtime/os/process.h"
+
+namespace lethe {
+
+// ---- Life --------------------------------------------------------------------------------------------------------
+
+Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_bytes) {
+  const ModelConfig& config = model_->config();
+  uint64_t counted = 0;
+  const auto count = [&](MemoryTag tag) {
+    tag_bytes[static_cast<int>(tag)] += arena.used() - counted;
+    counted = arena.used();
+  };
+
+  arena.take<Session>(1);
+  pending_ids_ = arena.take<int32_t>(shape.chunk);
+  count(MemoryTag::kSession);
+
+  turn_ = arena.take<char>(options_.turn_bytes);
+  const Tokenizer::Scratch tokenizer_scratch = Tokenizer::layout(arena, kMaxPieceBytes);
+  count(MemoryTag::kTokenizer);
+
+  program_ = build_program(*model_);
+  const Result<cpu::BufferPlan> buffers = plan_activations(program_, shape.chunk);
+  if (!buffers.ok()) return buffers.status();
+  backend_.lay_out_activations(arena, *model_, program_, buffers.value(),
+                               {.chunk = shape.chunk,
+                                .logit_rows = options_.logit_rows,
+                                .cache_tokens = shape.cache_tokens(),
+                                .threads = options_.threads,
+                                .positions = options_.positions});
+  count(MemoryTag::kActivations);
+  backend_.lay_out_logits(arena);
+  count(MemoryTag::kLogits);
+  backend_.lay_out_threads(arena);
+  count(MemoryTag::kThreads);
+
+  LETHE_RETURN_IF_ERROR(kv_.carve(arena, {.layers = config.layers,
+                                          .kv_heads = config.kv_heads,
+                                          .head_dim = config.head_dim,
+                                          .type = options_.kv_type,
+                                          .block_count = shape.blocks_per_list * config.layers * config.kv_heads,
+                                          .state_bytes_per_slot = options_.policy->state_bytes_per_slot}));
+  LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, *options_.policy, {.sinks = options_.sinks}));
+  count(MemoryTag::kKvIndex);
+  const Sampler::Scratch sampler_scratch = Sampler::layout(arena, config.vocab);
+  count(MemoryTag::kSampler);
+
+  if (!arena.ok()) return Status::error(ErrorCode::kInternal, "the session's plan and its layout disagree");
+  sampler_.open(sampler_scratch);
+  if (tokenizer_scratch.splitter.region.empty()) return {};  // measuring
+  return tokenizer_.open(model_->tokenizer(), tokenizer_scratch);
+}
+
+Status Session::open(uint8_t* block) {
+  for (int tag = 0; tag < kMemoryTagCount; ++tag) {
+    LETHE_RETURN_IF_ERROR(ledger_.reserve(static_cast<MemoryTag>(tag), plan_.tag_bytes[tag]));
+  }
+  Arena arena(block, plan_.pool_offset);
+  uint64_t tag_bytes[kMemoryTagCount] = {};
+  LETHE_RETURN_IF_ERROR(lay_out(arena, plan_.shape, tag_bytes));
+  kv_.set_blocks(block + plan_.pool_offset);
+  return backend_.start();
+}
+
+Result<Session*> Session::create(const Model& model, const SessionOptions& options) {
+  SessionPlan plan;
+  if (Status status = plan_session(model, options, &plan); !status.ok()) return status;
+  Result<uint8_t*> block = os::map_pages(plan.block_bytes);
+  if (!block.ok()) return block.status();
+  auto* session = new (block.value()) Session(model, options, plan);
+  model.retain();
+  if (Status status = session->open(block.value()); !status.ok()) {
+    close(session);
+    return status;
+  }
+  return session;
+}
+
+void Session::close(Session* session) {
+  if (session == nullptr) return;
+  session->backend_.stop();
+  session->model_->release();
+  const uint64_t bytes = session->plan_.block_bytes;
+  session->~Session();
+  os::unmap_pages(reinterpret_cast<uint8_t*>(session), bytes);
+}
+
+void Session::reset() {
+  kv_.clear();
+  manager_.reset_stats();
+  sampler_.reset();
+  position_ = 0;
+  has_logits_ = in_turn_ = failed_ = false;
+  prefill_tokens_ = prefill_ns_ = decode_tokens_ = decode_ns_ = 0;
+}
+
+SessionStats Session::stats() const {
+  return {.position = position_,
+          .cached_tokens = kv_.longest(),
+          .prefill_tokens = prefill_tokens_,
+          .prefill_ns = prefill_ns_,
+          .decode_tokens = decode_tokens_,
+          .decode_ns = decode_ns_,
+          .cache = manager_.stats()};
+}
+
+// ---- Checks ------------------------------------------------------------------------------------------------------
+
+Status Session::check_usable() const {
+  if (!failed_) return {};
+  return Status::error(ErrorCode::kBadState, "the session failed at token %llu: reset it before further use",
+                       static_cast<unsigned long long>(position_));
+}
+
+Status Session::check_ids(std::span<const int32_t> ids) const {
+  const uint32_t vocab = model_->config().vocab;
+  if (ids.empty()) return Status::error(ErrorCode::kInvalidArgument, "no tokens: the text is empty");
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || static_cast<uint32_t>(ids[i]) >= vocab) {
+      return Status::error(ErrorCode::kInvalidArgument, "token %zu is %d: ids go from 0 to %u", i, ids[i], vocab - 1);
+    }
+  }
+  return {};
+}
+
+// Refuses a sequence that policy `full` cannot take, before any of it is fed.
+Status Session::check_fits(uint64_t tokens) const {
+  if (position_ + tokens > kMaxPosition) {
+    return Status::error(ErrorCode::kPromptTooLong, "position %llu + %llu tokens: a conversation has at most %llu",
+                         static_cast<unsigned long long>(position_), static_cast<unsigned long long>(tokens),
+                         static_cast<unsigned long long>(kMaxPosition));
+  }
+  if (options_.policy->evicts()) return {};
+  const uint64_t cached = kv_.longest(), capacity = kv_.token_capacity();
+  if (cached + tokens <= capacity) return {};
+  return Status::error(tokens > capacity ? ErrorCode::kPromptTooLong : ErrorCode::kKvFull,
+                       "%llu tokens do not fit: the cache holds %llu, %llu are taken, and policy %s never evicts",
+                       static_cast<unsigned long long>(tokens), static_cast<unsigned long long>(capacity),
+                       static_cast<unsigned long long>(cached), options_.policy->name);
+}
+
+bool Session::is_end(int32_t id) const {
+  const auto ends = model_->tokenizer().end_ids;
+  return std::find(ends.begin(), ends.end(), id) != ends.end();
+}
+
+// ---- Feeding -----------------------------------------------------------------------------------------------------
+
+Status Session::step(std::span<const int32_t> ids, const std::atomic<bool>& cancelled) {
+  const auto tokens = static_cast<uint32_t>(ids.size());
+  LETHE_RETURN_IF_ERROR(manager_.make_room(tokens));
+  LETHE_RETURN_IF_ERROR(kv_.begin_append(tokens));
+  const Status status = backend_.run_layers(ids, static_cast<uint32_t>(position_), kv_, cancelled);
+  if (!status.ok()) {
+    kv_.rollback_append();
+    return status;
+  }
+  kv_.commit_append();
+  for (const int32_t id : ids) sampler_.accept(id);
+  position_ += tokens;
+  has_logits_ = false;
+  return {};
+}
+
+Status Session::feed_chunks(std::span<const int32_t> ids) {
+  const size_t chunk = std::min(plan_.shape.chunk, manager_.longest_step());
+  for (size_t at = 0; at < ids.size(); at += chunk) {
+    const auto part = ids.subspan(at, std::min(chunk, ids.size() - at));
+    LETHE_RETURN_IF_ERROR(step(part, cancelled_));
+    prefill_tokens_ += part.size();
+    if (at + part.size() == ids.size()) {
+      backend_.run_head(static_cast<uint32_t>(part.size()) - 1, 1);
+      has_logits_ = true;
+    }
+  }
+  return {};
+}
+
+// Ends every call that fed tokens: counts the time, and marks the session after errors of ours.
+Status Session::finish_feed(uint64_t begin_ns, Status status) {
+  prefill_ns_ += os::monotonic_ns() - begin_ns;
+  if (status.code() == ErrorCode::kInternal) failed_ = true;
+  return status;
+}
+
+Status Session::feed(std::span<const int32_t> ids) {
+  LETHE_RETURN_IF_ERROR(check_usable());
+  LETHE_RETURN_IF_ERROR(check_ids(ids));
+  LETHE_RETURN_IF_ERROR(check_fits(ids.size()));
+  const CancelScope cancel(cancelled_);
+  const uint64_t begin_ns = os::monotonic_ns();
+  return finish_feed(begin_ns, feed_chunks(ids));
+}
+
+Status Session::tokenize(std::string_view text, uint32_t flags, std::span<int32_t> ids, uint64_t* count) {
+  return tokenizer_.encode(text, {.parse_special = (flags & kTextSpecial) != 0, .add_bos = (flags & kTextBos) != 0},
+                           ids, count);
+}
+
+Status Session::feed_text(std::string_view text, uint32_t flags, uint64_t* fed) {
+  if (fed != nullptr) *fed = 0;
+  LETHE_RETURN_IF_ERROR(check_usable());
+  const EncodeOptions encode{.parse_special = (flags & kTextSpecial) != 0, .add_bos = (flags & kTextBos) != 0};
+  if (!options_.policy->evicts()) {  // counted first, so that what cannot fit changes nothing
+    uint64_t count = 0;
+    const Status status = tokenizer_.encode(text, encode, std::span<int32_t>(), &count);
+    if (!status.ok() && count == 0) return status;
+    LETHE_RETURN_IF_ERROR(check_fits(count));
+  }
+
+  // Tokens go into the cache chunk by chunk, so a text of any length needs one chunk of ids.
+  struct Feeder {
+    Session* session;
+    size_t chunk, count;
+    uint64_t fed;
+    Status flush() {
+      if (count == 0) return {};
+      LETHE_RETURN_IF_ERROR(session->feed_chunks(session->pending_ids_.first(count)));
+      fed += count;
+      count = 0;
+      return {};
+    }
+    static Status take(void* context, int32_t id) {
+      auto& feeder = *static_cast<Feeder*>(context);
+      if (feeder.count == feeder.chunk) LETHE_RETURN_IF_ERROR(feeder.flush());
+      feeder.session->pending_ids_[feeder.count++] = id;
+      return {};
+    }
+  } feeder{this, std::min<size_t>(plan_.shape.chunk, manager_.longest_step()), 0, 0};
+
+  const CancelScope cancel(cancelled_);
+  const uint64_t begin_ns = os::monotonic_ns();
+  Status status = tokenizer_.encode(text, encode, &Feeder::take, &feeder);
+  if (status.ok()) status = feeder.flush();
+  if (status.ok() && feeder.fed == 0) {
+    status = Status::error(ErrorCode::kInvalidArgument, "no tokens: the text is empty");
+  }
+  if (fed != nullptr) *fed = feeder.fed;
+  return finish_feed(begin_ns, status);
+}
+
+Result<std::string_view> Session::render_turn(std::span<const ChatMessage> messages) {
+  const TokenizerData& data = model_->tokenizer();
+  const ChatTemplate chat{.source = data.chat_template,
+                          .bos_text = tokenizer_.token_text(data.bos_id),
+                          .eos_text = tokenizer_.token_text(data.eos_id)};
+  uint64_t bytes = 0;
+  const Status rendered =
+      in_turn_ ? next_turn(chat, messages, turn_, &bytes) : first_turn(chat, messages, turn_, &bytes);
+  if (rendered.code() == ErrorCode::kPromptTooLong) {
+    return Status::error(ErrorCode::kPromptTooLong, "the turn takes %llu bytes and turn_bytes is %zu",
+                         static_cast<unsigned long long>(bytes), turn_.size());
+  }
+  LETHE_RETURN_IF_ERROR(rendered);
+  return std::string_view(turn_.data(), bytes);
+}
+
+Status Session::tokenize_turn(std::span<const ChatMessage> messages, std::span<int32_t> ids, uint64_t* count) {
+  *count = 0;
+  const Result<std::string_view> text = render_turn(messages);
+  if (!text.ok()) return text.status();
+  return tokenize(text.value(), turn_flags(), ids, count);
+}
+
+Status Session::feed_turn(std::span<const ChatMessage> messages, uint64_t* fed) {
+  if (fed != nullptr) *fed = 0;
+  LETHE_RETURN_IF_ERROR(check_usable());
+  const Result<std::string_view> text = render_turn(messages);
+  if (!text.ok()) return text.status();
+  const uint64_t before = position_;
+  const Status status = feed_text(text.value(), turn_flags(), fed);
+  in_turn_ = in_turn_ || position_ > before;  // also when cancelled on the way: what was fed stays
+  return status;
+}
+
+// ---- Logits ------------------------------------------------------------------------------------------------------
+
+Result<std::span<const float>> Session::logits() const {
+  if (Status status = check_usable(); !status.ok()) return status;
+  if (!has_logits_) return Status::error(ErrorCode::kBadState, "no logits: feed a token first");
+  return std::span<const float>(backend_.logits(0));
+}
+
+Status Session::score(std::span<const int32_t> ids, uint64_t first, std::span<float> log_probs) {
+  LETHE_RETURN_IF_ERROR(check_usable());
+  LETHE_RETURN_IF_ERROR(check_ids(ids));
+  LETHE_RETURN_IF_ERROR(check_fits(ids.size()));
+  if (first > ids.size() || log_probs.size() < ids.size() - first) {
+    return Status::error(ErrorCode::kInvalidArgument, "first is %llu of %zu tokens and %zu results fit",
+                         static_cast<unsigned long long>(first), ids.size(), log_probs.size());
+  }
+  if (first == 0 && !has_logits_) {
+    return Status::error(ErrorCode::kInvalidArgument, "the first token of a conversation has no probability");
+  }
+  // The probability of token i comes from the logits of the token before it.
+  const auto score_token = [&](uint64_t i, std::span<const float> row) {
+    log_probs[i - first] = row[static_cast<size_t>(ids[i])] - backend_.kernels().log_sum_exp(row.data(), row.size());
+  };
+  if (first == 0) score_token(0, backend_.logits(0));
+
+  const CancelScope cancel(cancelled_);
+  const uint64_t begin_ns = os::monotonic_ns();
+  const size_t chunk = std::min(plan_.shape.chunk, manager_.longest_step());
+  for (size_t at = 0; at < ids.size(); at += chunk) {
+    const size_t end = std::min(at + chunk, ids.size());
+    if (Status status = step(ids.subspan(at, end - at), cancelled_); !status.ok()) return finish_feed(begin_ns, status);
+    prefill_tokens_ += end - at;
+    // Rows at..end-1 give the probabilities of tokens at+1..end; the last row of all has no successor here.
+    for (size_t row = std::max<size_t>(at, first > 0 ? first - 1 : 0); row < std::min(end, ids.size() - 1);) {
+      const size_t rows = std::min<size_t>(options_.logit_rows, std::min(end, ids.size() - 1) - row);
+      backend_.run_head(static_cast<uint32_t>(row - at), static_cast<uint32_t>(rows));
+      for (size_t i = 0; i < rows; ++i) score_token(row + i + 1, backend_.logits(static_cast<uint32_t>(i)));
+      row += rows;
+    }
+    if (end == ids.size()) {
+      backend_.run_head(static_cast<uint32_t>(end - at) - 1, 1);
+      has_logits_ = true;
+    }
+  }
+  return finish_feed(begin_ns, {});
+}
+
+}  // namespace lethe

@@ -1,0 +1,128 @@
+// A conversation with a model: cache, activations, sampler and position, in one block of memory under one cap.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "runtime/backend/cpu/cpu_backend.h"
+#include "runtime/cache/kv_pool.h"
+#include "runtime/cache/manager.h"
+#include "runtime/engine/session_plan.h"
+#include "runtime/memory/ledger.h"
+#include "runtime/sample/sampler.h"
+#include "runtime/text/chat_template.h"
+#include "runtime/text/stop_matcher.h"
+#include "runtime/text/stream_decoder.h"
+#include "runtime/text/tokenizer.h"
+
+namespace lethe {
+
+enum TextFlags : uint32_t { kTextSpecial = 1, kTextBos = 2 };
+
+struct SessionStats {
+  uint64_t position;
+  uint32_t cached_tokens;
+  uint64_t prefill_tokens, prefill_ns;
+  uint64_t decode_tokens, decode_ns;
+  CacheStats cache;
+};
+
+enum class StopReason : int32_t { kEnd = 0, kText = 1, kMaxTokens = 2, kCallback = 3 };
+
+struct GenerateOptions {
+  uint64_t max_tokens = 0;  // 0: no limit
+  std::span<const std::string_view> stops;
+  bool ignore_end = false;
+  // Text (whole characters, maybe empty) and the token sampled, -1 at the final flush; nonzero stops.
+  int32_t (*on_piece)(void* user, const char* text, size_t bytes, int32_t id) = nullptr;
+  void* user = nullptr;
+};
+
+// Lives at the start of its own block of memory; nothing is obtained after create(). One thread at a time, except
+// cancel(). After an error that may have left the cache inconsistent, every call gives kBadState until reset().
+class Session {
+ public:
+  static Result<Session*> create(const Model& model, const SessionOptions& options);
+  static void close(Session* session);
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const Model& model() const { return *model_; }
+  const SessionOptions& options() const { return options_; }
+  const SessionPlan& plan() const { return plan_; }
+  const Ledger& ledger() const { return ledger_; }
+  SessionStats stats() const;
+
+  void reset();
+  // For callers that enforce one thread at a time: false when another holds the session.
+  bool try_hold() { return !held_.exchange(true, std::memory_order_acquire); }
+  void let_go() { held_.store(false, std::memory_order_release); }
+  void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  Status set_sampling(const SamplerOptions& options) { return sampler_.configure(options); }
+
+  Status tokenize(std::string_view text, uint32_t flags, std::span<int32_t> ids, uint64_t* count);
+  Status feed(std::span<const int32_t> ids);
+  Status feed_text(std::string_view text, uint32_t flags, uint64_t* fed);
+  Status feed_turn(std::span<const ChatMessage> messages, uint64_t* fed);
+  // The ids that feed_turn would append now; `ids` and `*count` as in tokenize().
+  Status tokenize_turn(std::span<const ChatMessage> messages, std::span<int32_t> ids, uint64_t* count);
+  // log_probs [ids.size() - first]
+  Status score(std::span<const int32_t> ids, uint64_t first, std::span<float> log_probs);
+  Result<std::span<const float>> logits() const;  // [vocab]
+  Status generate(const GenerateOptions& options, StopReason* reason, uint64_t* generated);
+
+  Result<Session*> fork();
+  Status save(const char* path);
+  Status restore(const char* path);
+
+ private:
+  friend Status plan_session(const Model& model, const SessionOptions& options, SessionPlan* plan);
+  struct SavedState;  // what a snapshot holds besides the blocks
+
+  Session(const Model& model, const SessionOptions& options, const SessionPlan& plan)
+      : model_(&model), options_(options), plan_(plan), ledger_(options.ram_bytes) {}
+
+  // Carves everything but the KV blocks and counts the bytes by tag. The first `take` is this object itself.
+  Status lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_bytes);
+  Status open(uint8_t* block);
+
+  // Text of a turn through the chat template, in turn_; and how it is tokenised.
+  Result<std::string_view> render_turn(std::span<const ChatMessage> messages);
+  uint32_t turn_flags() const { return kTextSpecial | (in_turn_ ? 0u : kTextBos); }
+  Status check_usable() const;
+  Status check_ids(std::span<const int32_t> ids) const;
+  Status check_fits(uint64_t tokens) const;
+  // One step: room, layers, commit. At most chunk tokens. Leaves the hidden rows in the backend. All or nothing.
+  Status step(std::span<const int32_t> ids, const std::atomic<bool>& cancelled);
+  Status feed_chunks(std::span<const int32_t> ids);
+  Status finish_feed(uint64_t begin_ns, Status status);
+  bool is_end(int32_t id) const;
+  SavedState saved_state() const;
+  void adopt(const SavedState& state, const Sampler& sampler);
+
+  const Model* model_;
+  SessionOptions options_;
+  SessionPlan plan_;
+  Ledger ledger_;
+  Program program_;
+  cpu::CpuBackend backend_;
+  KvPool kv_;
+  CacheManager manager_;
+  Tokenizer tokenizer_;
+  Sampler sampler_;
+  StreamDecoder decoder_;
+  StopMatcher stops_;
+  std::span<int32_t> pending_ids_;   // [chunk] tokens of a text on their way into the cache
+  std::span<char> turn_;             // [turn_bytes] text of one turn, rendered
+  uint64_t position_ = 0;            // tokens fed since the start, forgotten ones included
+  bool has_logits_ = false;          // logits(0) belong to the last token
+  bool in_turn_ = false;             // a turn was fed before: the next one closes the assistant's reply first
+  bool failed_ = false;
+  std::atomic<bool> cancelled_{false};
+  std::atomic<bool> held_{false};
+  uint64_t prefill_tokens_ = 0, prefill_ns_ = 0, decode_tokens_ = 0, decode_ns_ = 0;
+};
+
+}  // namespace lethe

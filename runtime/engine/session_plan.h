@@ -1,0 +1,59 @@
+// The memory of a session: what its options ask for, what the cap leaves, and how it is cut.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/backend/cpu/cpu_backend.h"
+#include "runtime/base/status.h"
+#include "runtime/cache/kv_layout.h"
+#include "runtime/cache/policy.h"
+#include "runtime/memory/ledger.h"
+#include "runtime/model/model.h"
+
+namespace lethe {
+
+inline constexpr uint32_t kMaxChunk = 2048;
+inline constexpr uint32_t kMaxLogitRows = 64;
+inline constexpr uint32_t kMaxTurnBytes = 64u << 20;
+inline constexpr uint64_t kMaxPosition = uint64_t{1} << 31;  // positions are 32 bits in the cache
+inline constexpr uint32_t kMaxPieceBytes = 4096;  // longest stretch of text that the split patterns leave whole
+
+struct SessionOptions {
+  uint64_t ram_bytes = 0;
+  uint64_t host_bytes = 0;
+  const Policy* policy = &kWindowPolicy;
+  uint32_t sinks = 4;
+  KvType kv_type = KvType::kF16;
+  PositionMode positions = PositionMode::kRolling;
+  uint32_t max_tokens = 0;     // 0: all that the cap allows, at most the trained length
+  uint32_t prefill_chunk = 0;  // 0: what suits the cap
+  uint32_t threads = 1;
+  uint32_t logit_rows = 1;
+  uint32_t turn_bytes = 16 << 10;
+};
+
+// What the cap is cut into. Everything else follows from the model and the options.
+struct SessionShape {
+  uint32_t chunk = 0;            // most tokens of a step
+  uint32_t blocks_per_list = 0;  // KV blocks per (layer, KV head)
+  uint32_t cache_tokens() const { return blocks_per_list * kBlockSlots; }
+};
+
+struct SessionPlan {
+  SessionShape shape;
+  uint64_t tag_bytes[kMemoryTagCount];
+  uint64_t total;          // sum of tag_bytes
+  uint64_t minimum_ram;    // the smallest cap that works with these options
+  uint64_t block_bytes;    // the session's own block of memory: all tags but host, model and part of the tokenizer
+  uint64_t pool_offset;    // of the KV pool in that block, page-aligned
+};
+
+// Places the activations of steps of `chunk` tokens and has the independent verifier check the result.
+Result<cpu::BufferPlan> plan_activations(const Program& program, uint32_t chunk);
+
+// Chooses the shape: the largest prefill chunk that takes no more than a quarter of what the cache could have, then as
+// many blocks as fit, at most `max_tokens` or the trained length. kInvalidArgument for impossible options;
+// kRamTooSmall when the cap cannot hold the smallest shape (`minimum_ram` is then set all the same).
+Status plan_session(const Model& model, const SessionOptions& options, SessionPlan* plan);
+
+}  // namespace lethe

@@ -1,0 +1,179 @@
+#include "runtime/cache/manager.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/cache/pool_model.h"
+
+using namespace lethe;
+using namespace lethe::test;
+
+namespace {
+
+struct OwnedManager {
+  OwnedManager(const KvPoolOptions& shape, const Policy& policy, const CacheOptions& options = {}) : owned(shape) {
+    Arena measured = Arena::measuring();
+    REQUIRE(manager.carve(measured, owned.pool, policy, options).ok());
+    scratch.resize(measured.used() / 64);
+    Arena carved(reinterpret_cast<uint8_t*>(scratch.data()), measured.used());
+    REQUIRE(manager.carve(carved, owned.pool, policy, options).ok());
+  }
+
+  // One step; the token's bytes follow from its list and position.
+  Status step(uint32_t n) {
+    LETHE_RETURN_IF_ERROR(manager.make_room(n));
+    LETHE_RETURN_IF_ERROR(owned.pool.begin_append(n));
+    for (uint32_t i = 0; i < owned.pool.list_count(); ++i) {
+      std::vector<Token> tokens;
+      for (uint32_t t = 0; t < n; ++t) tokens.push_back(token_of(i, position + t));
+      owned.store(i / owned.pool.kv_heads(), i % owned.pool.kv_heads(), tokens);
+    }
+    owned.pool.commit_append();
+    position += n;
+    return {};
+  }
+
+  Token token_of(uint32_t list, uint32_t at) const {
+    Random rng(uint64_t{list} << 32 | at);
+    return random_token(rng, at, owned.access.rest_bytes());
+  }
+
+  // Every list holds the first `sinks` tokens and the newest others.
+  void require_window(uint32_t sinks) {
+    owned.require_sound();
+    for (uint32_t i = 0; i < owned.pool.list_count(); ++i) {
+      const uint32_t length = owned.pool.longest();
+      REQUIRE(owned.list_equals(i / owned.pool.kv_heads(), i % owned.pool.kv_heads(), length, [&](uint32_t rank) {
+        return token_of(i, rank < sinks ? rank : position - length + rank);
+      }));
+    }
+  }
+
+  OwnedPool owned;
+  CacheManager manager;
+  std::vector<OwnedPool::Line> scratch;
+  uint32_t position = 0;
+};
+
+}  // namespace
+
+TEST_CASE("manager: a window holds exactly the sinks and the newest tokens over 100,000 tokens") {
+  Random rng(6);
+  OwnedManager m({2, 2, 3, KvType::kInt8, 4 * 8 + 3, 0}, kWindowPolicy);
+  const uint32_t capacity = 8 * 32;
+  REQUIRE(m.owned.pool.token_capacity() == capacity);
+  uint32_t steps = 0;
+  while (m.position < 100'000) {
+    const uint32_t n = 1 + rng() % (rng() % 5 == 0 ? 100u : 6u);
+    const uint32_t before = m.owned.pool.longest();
+    const uint64_t evictions = m.manager.stats().evictions;
+    const Status status = m.step(n);
+    REQUIRE_MESSAGE(status.ok(), status.message());
+    REQUIRE(m.owned.pool.longest() <= capacity);
+    if (before + n <= capacity) {
+      REQUIRE(m.manager.stats().evictions == evictions);  // never earlier than needed
+      REQUIRE(m.owned.pool.longest() == before + n);
+    } else {
+      REQUIRE(m.manager.stats().evictions == evictions + 1);
+      // At most 7/8 stay, no more than fits, less than a block below that.
+      const uint32_t allowed = std::min(capacity * 7 / 8, capacity - n);
+      REQUIRE(m.manager.stats().last_length <= allowed);
+      REQUIRE(m.manager.stats().last_length + 32 > allowed);
+    }
+    if (++steps % 50 == 0) m.require_window(4);
+    REQUIRE(m.owned.pool.check().ok());
+    REQUIRE(m.manager.stats().evicted_tokens == m.position - m.owned.pool.longest());
+  }
+  m.require_window(4);
+  CHECK(m.manager.stats().evictions > 1000);
+  CHECK(m.manager.stats().eviction_ns > 0);
+  m.manager.reset_stats();
+  CHECK(m.manager.stats().evictions == 0);
+  CHECK(m.manager.stats().evicted_tokens == 0);
+}
+
+TEST_CASE("manager: window with other sinks and low-water marks, at the edges of a small pool") {
+  Random rng(7);
+  for (const uint32_t sinks : {0u, 1u, 4u, 31u, 32u, 40u, 63u}) {
+    for (const uint32_t eighths : {1u, 4u, 8u}) {
+      CAPTURE(sinks);
+      CAPTURE(eighths);
+      OwnedManager m({1, 2, 2, KvType::kF16, 4, 0}, kWindowPolicy, {sinks, eighths});
+      CHECK(m.manager.longest_step() == 64 - sinks);
+      CHECK(m.manager.make_room(64 - sinks + 1).code() == ErrorCode::kPromptTooLong);
+      for (int i = 0; i < 100; ++i) {
+        REQUIRE(m.step(1 + rng() % (64 - sinks)).ok());
+        m.require_window(std::min(sinks, m.position));
+      }
+      CHECK(m.manager.stats().evictions > 0);
+    }
+  }
+}
+
+TEST_CASE("manager: full holds every token up to the last slot and fails exactly at the next, changing nothing") {
+  for (const uint32_t n : {1u, 7u, 32u, 160u}) {
+    CAPTURE(n);
+    OwnedManager m({3, 2, 4, KvType::kF16, 6 * 5 + 3, 0}, kFullPolicy);  // 5 blocks per list: 160 tokens
+    uint32_t taken = 0;
+    Status status;
+    while ((status = m.step(n)).ok()) taken += n;
+    CHECK(taken == 160 / n * n);
+    CHECK(status.code() == ErrorCode::kKvFull);
+    const std::string sentence = status.message();
+    CHECK(sentence.find(std::to_string(taken) + " tokens are cached") != std::string::npos);
+    CHECK(sentence.find("160 tokens") != std::string::npos);
+    CHECK(sentence.find(std::to_string(m.owned.pool.blocks_bytes()) + " bytes") != std::string::npos);
+    m.require_window(taken);
+    CHECK(m.manager.stats().evictions == 0);
+    if (taken < 160) REQUIRE(m.step(160 - taken).ok());
+    m.require_window(160);
+    CHECK(m.manager.make_room(161).code() == ErrorCode::kPromptTooLong);
+    CHECK(m.manager.make_room(0).ok());
+  }
+}
+
+TEST_CASE("manager: a step that fails after room was made can be rolled back and repeated") {
+  OwnedManager m({2, 1, 4, KvType::kInt8, 2 * 4, 0}, kWindowPolicy);
+  REQUIRE(m.step(120).ok());
+  REQUIRE(m.manager.make_room(20).ok());
+  REQUIRE(m.owned.pool.begin_append(20).ok());
+  m.owned.pool.rollback_append();
+  m.require_window(4);
+  REQUIRE(m.step(20).ok());
+  m.require_window(4);
+}
+
+TEST_CASE("manager: impossible options, and a policy that keeps too much is reported") {
+  OwnedManager m({1, 1, 4, KvType::kF16, 2, 0}, kFullPolicy);
+  Arena arena = Arena::measuring();
+  CHECK(m.manager.carve(arena, m.owned.pool, kFullPolicy, {4, 0}).code() == ErrorCode::kInvalidArgument);
+  CHECK(m.manager.carve(arena, m.owned.pool, kFullPolicy, {4, 9}).code() == ErrorCode::kInvalidArgument);
+  Arena none(nullptr, 0);
+  CHECK(m.manager.carve(none, m.owned.pool, kFullPolicy, {}).code() == ErrorCode::kInternal);
+
+  const Policy keeps_all{"keeps_all", PositionMode::kAbsolute, 0, [](const SelectArgs& args, std::span<uint64_t> keep) {
+                           keep_ranks(keep, 0, args.list.length);
+                         }};
+  OwnedManager bad({1, 1, 4, KvType::kF16, 2, 0}, keeps_all);
+  REQUIRE(bad.step(60).ok());
+  CHECK(bad.step(10).code() == ErrorCode::kInternal);
+}
+
+TEST_CASE("policies: found by name, each with a name of its own") {
+  CHECK(find_policy("full") == &kFullPolicy);
+  CHECK(find_policy("window") == &kWindowPolicy);
+  CHECK(find_policy("") == nullptr);
+  CHECK(find_policy("windows") == nullptr);
+  std::set<std::string> names;
+  for (const Policy* policy : policies()) {
+    names.insert(policy->name);
+    CHECK(find_policy(policy->name) == policy);
+  }
+  CHECK(names.size() == policies().size());
+  CHECK_FALSE(kFullPolicy.evicts());
+  CHECK(kWindowPolicy.evicts());
+}

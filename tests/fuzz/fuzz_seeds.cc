@@ -1,0 +1,38 @@
+// fuzz_seeds FOLDER: writes the seeds of model_fuzz and gguf_fuzz to FOLDER/model and FOLDER/gguf.
+#include <cstdio>
+
+#include "tests/support/model_bytes.h"
+#include "tests/support/tiny_model.h"
+
+using namespace lethe;
+using namespace lethe::test;
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fprintf(stderr, "usage: fuzz_seeds FOLDER\n");
+    return 2;
+  }
+  const std::string folder = argv[1];
+  for (const GgmlType type : {GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ8_0, GgmlType::kF16}) {
+    TinyOptions options;
+    options.type = type;
+    options.layers = 1;
+    options.embed_dim = 32;
+    options.heads = 2;
+    options.kv_heads = 1;
+    options.ffn_dim = 32;
+    options.all_bytes = false;
+    options.tied = type != GgmlType::kQ4_0;
+    const std::string name = ggml_type_name(type);
+    write_file(folder + "/gguf/tiny-" + name, tiny_gguf(options).bytes());
+
+    const std::string file = read_file(tiny_model_path(options));
+    const std::vector<uint8_t> header = build_header(read_header(file));
+    const auto length = static_cast<uint32_t>(header.size());
+    std::string seed(reinterpret_cast<const char*>(&length), sizeof length);
+    seed.append(header.begin(), header.end());
+    seed += file.substr(kSegmentAlignment, read_header(file).segments[0].bytes);
+    write_file(folder + "/model/tiny-" + name, seed);
+  }
+  return 0;
+}

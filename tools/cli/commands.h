@@ -1,0 +1,21 @@
+// The subcommands. Each add_* declares its options in `app`; when the command line names it, it runs inside
+// CLI::App::parse, throws Failure or sets `status` to the process's exit status.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace lethe::cli {
+
+void add_run(CLI::App& app, int& status);
+void add_chat(CLI::App& app, int& status);
+void add_plan(CLI::App& app, int& status);
+void add_inspect(CLI::App& app, int& status);
+void add_pack(CLI::App& app, int& status);
+void add_eval(CLI::App& app, int& status);
+
+// Of `eval`.
+void add_eval_ppl(CLI::App& eval, int& status);
+
+}  // namespace lethe::cli

@@ -1,0 +1,21 @@
+// Text that comes from the command line, a file or standard input.
+#pragma once
+
+#include <cstdio>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace lethe::cli {
+
+// A whole file, or standard input for "-". Throws io.
+std::string read_text(const std::string& path);
+
+// Throws when `text` cannot be a prompt: empty, a NUL byte, or not UTF-8 (with the byte offset). `what`: "the prompt".
+void check_text(const char* what, const std::string& text);
+
+enum class LineEnd { kLine, kTooLong, kInterrupted, kEnd };
+// Reads one line into `line` without its newline; what is too long is read to its end and dropped. kEnd: no more input.
+LineEnd read_line(FILE* in, size_t max_bytes, std::string& line);
+
+}  // namespace lethe::cli

@@ -1,0 +1,127 @@
+#include "tools/cli/options.h"
+
+#include <CLI/CLI.hpp>
+
+#include "tools/cli/failure.h"
+#include "tools/cli/units.h"
+
+namespace lethe::cli {
+namespace {
+
+struct Choice {
+  const char* name;
+  int32_t value;
+};
+
+// The value of the choice that `text` names.
+int32_t choose(const char* option, const std::string& text, std::initializer_list<Choice> choices) {
+  std::string names;
+  for (const Choice& choice : choices) {
+    if (text == choice.name) return choice.value;
+    names += (names.empty() ? "" : ", ") + std::string(choice.name);
+  }
+  fail(LETHE_ERROR_INVALID_ARGUMENT, "%s is '%s'; it can be %s", option, text.c_str(), names.c_str());
+}
+
+}  // namespace
+
+void add_model(CLI::App& command, std::string& path) {
+  command.add_option("MODEL", path, "model file (.lethe)")->required();
+}
+
+void add_json(CLI::App& command, bool& json) { command.add_flag("--json", json, "print one JSON object on stdout"); }
+
+void RamOption::add_to(CLI::App& command) {
+  command.add_option("--ram", text, "cap on all private memory of the process: 64MiB, 48M, 1000000, ...");
+}
+
+uint64_t RamOption::bytes() const {
+  if (!text) {
+    fail(LETHE_ERROR_INVALID_ARGUMENT,
+         "--ram SIZE is missing: the cap on all private memory, such as --ram 64MiB "
+         "('lethe plan MODEL --ram 64MiB' shows what fits)");
+  }
+  const std::optional<uint64_t> bytes = parse_size(*text);
+  if (!bytes) {
+    fail(LETHE_ERROR_INVALID_ARGUMENT, "--ram is '%s', which is no size: write 64MiB, 48M, 1.5GB or 1000000",
+         text->c_str());
+  }
+  return *bytes;
+}
+
+void SessionOptions::add_to(CLI::App& command) {
+  ram.add_to(command);
+  command.add_option("--policy", policy,
+                     "what the cache forgets: window (default; first tokens + most recent) or full");
+  command.add_option("--sinks", sinks, "first tokens that are never forgotten (default 4)");
+  command.add_option("--kv", kv, "type of cached keys and values: f16 (default) or int8");
+  command.add_option("--positions", positions, "auto (default), absolute or rolling");
+  command.add_option("--chunk", chunk, "tokens per prefill step (default: what suits the cap)");
+  command.add_option("--threads", threads, "threads (default: the fast cores)");
+}
+
+lethe_session_params SessionOptions::params(uint64_t host_bytes) const {
+  lethe_session_params params = api::session_params(ram.bytes());
+  params.host_bytes = host_bytes;
+  if (policy) params.policy = policy->c_str();
+  if (sinks) params.sinks = *sinks;
+  if (kv) params.kv_type = choose("--kv", *kv, {{"f16", LETHE_KV_F16}, {"int8", LETHE_KV_INT8}});
+  if (positions) {
+    params.positions = choose(
+        "--positions", *positions,
+        {{"auto", LETHE_POSITIONS_AUTO}, {"absolute", LETHE_POSITIONS_ABSOLUTE}, {"rolling", LETHE_POSITIONS_ROLLING}});
+  }
+  if (chunk) params.prefill_chunk = *chunk;
+  if (threads) params.threads = *threads;
+  return params;
+}
+
+void SamplingOptions::add_to(CLI::App& command) {
+  command.add_flag("--greedy", greedy, "always take the likeliest token");
+  command.add_option("--temperature", temperature, "default 0.8; 0 is greedy");
+  command.add_option("--top-k", top_k, "keep the K likeliest tokens (default 40; 0: off)");
+  command.add_option("--top-p", top_p, "keep the likeliest tokens of this total probability (default 0.95; 1: off)");
+  command.add_option("--min-p", min_p, "drop tokens below this share of the likeliest (default 0: off)");
+  command.add_option("--repetition-penalty", repetition_penalty, "default 1: off");
+  command.add_option("--seed", seed, "same seed, same text (default 0)");
+}
+
+lethe_sampling SamplingOptions::sampling() const {
+  if (greedy && (temperature || top_k || top_p || min_p)) {
+    fail(LETHE_ERROR_INVALID_ARGUMENT,
+         "--greedy takes the likeliest token, so %s would do nothing: give one of the two",
+         temperature ? "--temperature"
+         : top_k     ? "--top-k"
+         : top_p     ? "--top-p"
+                     : "--min-p");
+  }
+  lethe_sampling sampling = api::sampling();
+  if (greedy) sampling.temperature = 0;
+  if (temperature) sampling.temperature = *temperature;
+  if (top_k) sampling.top_k = *top_k;
+  if (top_p) sampling.top_p = *top_p;
+  if (min_p) sampling.min_p = *min_p;
+  if (repetition_penalty) sampling.repetition_penalty = *repetition_penalty;
+  if (seed) sampling.seed = *seed;
+  return sampling;
+}
+
+void ReplyOptions::add_to(CLI::App& command) {
+  command.add_option("--max-tokens", max_tokens, "longest reply, tokens (0: until the model ends it)")
+      ->capture_default_str();
+  command.add_option("--stop", stop, "text that ends the reply (may be repeated)")->expected(1)->take_all();
+  command.add_flag("--ignore-eos", ignore_eos, "go on after the model's end token");
+}
+
+lethe_generate_params ReplyOptions::params(std::vector<const char*>& stop_texts) const {
+  stop_texts.clear();
+  for (const std::string& text : stop) stop_texts.push_back(text.c_str());
+  lethe_generate_params params = api::generate_params();
+  params.max_tokens = max_tokens;
+  params.stop = stop_texts.data();
+  params.stop_count = stop_texts.size();
+  params.ignore_eos = ignore_eos ? 1 : 0;
+  return params;
+}
+
+}  // namespace lethe::cli

@@ -1,0 +1,61 @@
+// Options that several subcommands share, and how they become the library's structs.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lethe/lethe.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace lethe::cli {
+
+// --ram SIZE. 0 bytes is a size (the library says what would do).
+struct RamOption {
+  std::optional<std::string> text;
+
+  void add_to(CLI::App& command);
+  // Throws invalid_argument when it is missing (and there is no default) or no size.
+  uint64_t bytes() const;
+};
+
+struct SessionOptions {
+  RamOption ram;
+  std::optional<std::string> policy, kv, positions;
+  std::optional<uint32_t> sinks, chunk, threads;
+
+  void add_to(CLI::App& command);
+  // Points into this object's strings. Throws invalid_argument.
+  lethe_session_params params(uint64_t host_bytes) const;
+};
+
+struct SamplingOptions {
+  bool greedy = false;
+  std::optional<float> temperature, top_p, min_p, repetition_penalty;
+  std::optional<uint32_t> top_k;
+  std::optional<uint64_t> seed;
+
+  void add_to(CLI::App& command);
+  // Throws invalid_argument when the options contradict each other.
+  lethe_sampling sampling() const;
+};
+
+struct ReplyOptions {
+  uint64_t max_tokens;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+
+  void add_to(CLI::App& command);
+  // Points into this object and `stop_texts`, which it fills.
+  lethe_generate_params params(std::vector<const char*>& stop_texts) const;
+};
+
+// MODEL, the first positional argument.
+void add_model(CLI::App& command, std::string& path);
+void add_json(CLI::App& command, bool& json);
+
+}  // namespace lethe::cli

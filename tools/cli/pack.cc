@@ -1,0 +1,121 @@
+// lethe pack: from a GGUF file to a model file.
+#include "tools/pack/pack.h"
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "tools/cli/commands.h"
+#include "tools/cli/failure.h"
+#include "tools/cli/interrupt.h"
+#include "tools/cli/json_writer.h"
+#include "tools/cli/options.h"
+#include "tools/cli/terminal.h"
+#include "tools/cli/units.h"
+
+namespace lethe::cli {
+namespace {
+
+struct PackCommandOptions {
+  std::string input, output, type = "keep";
+  bool json = false;
+};
+
+PackType pack_type(const std::string& name) {
+  for (const PackType type : {PackType::kKeep, PackType::kQ4, PackType::kQ8, PackType::kF16, PackType::kF32}) {
+    if (name == pack_type_name(type)) return type;
+  }
+  fail(LETHE_ERROR_INVALID_ARGUMENT, "--type is '%s'; it can be keep, q4, q8, f16, f32", name.c_str());
+}
+
+void write_json(const PackReport& report, const PackCommandOptions& options) {
+  JsonWriter json(stdout);
+  json.begin_object()
+      .member("output", options.output)
+      .member("type", options.type)
+      .member("bytes_in", report.bytes_in)
+      .member("bytes_out", report.bytes_out)
+      .member("source_checksum", report.source_checksum)
+      .member("seconds", report.seconds);
+  json.key("tensors").begin_object();
+  for (int format = 0; format < kWeightFormatCount; ++format) {
+    if (report.tensors[format] == 0) continue;
+    json.member(weight_format_name(static_cast<WeightFormat>(format)), report.tensors[format]);
+  }
+  json.end_object().key("errors").begin_array();
+  for (const PackedTensorError& error : report.errors) {
+    json.begin_object()
+        .member("name", error.name)
+        .member("format", weight_format_name(error.format))
+        .member("max_abs", error.max_abs)
+        .member("rms", error.rms)
+        .end_object();
+  }
+  json.end_array().end_object().finish();
+}
+
+void print(const PackReport& report, const PackCommandOptions& options) {
+  printf("%s: %s from %s in %.1f s\n\n", options.output.c_str(), human_bytes(report.bytes_out).c_str(),
+         human_bytes(report.bytes_in).c_str(), report.seconds);
+  Table formats({"format", "tensors"});
+  for (int format = 0; format < kWeightFormatCount; ++format) {
+    if (report.tensors[format] == 0) continue;
+    formats.row({weight_format_name(static_cast<WeightFormat>(format)), std::to_string(report.tensors[format])});
+  }
+  formats.print();
+  if (report.errors.empty()) {
+    puts("\nEvery weight is stored exactly.");
+    return;
+  }
+  putchar('\n');
+  const auto number = [](double value) {
+    char text[32];
+    snprintf(text, sizeof text, "%.3g", value);
+    return std::string(text);
+  };
+  Table errors({"tensor", "format", "largest error", "rms error"});
+  for (const PackedTensorError& error : report.errors) {
+    errors.row({error.name, weight_format_name(error.format), number(error.max_abs), number(error.rms)});
+  }
+  errors.print();
+}
+
+int pack(const PackCommandOptions& options) {
+  PackOptions pack_options{options.input, options.output, pack_type(options.type), {}};
+  PackReport report;
+  {
+    const InterruptGuard guard(nullptr);
+    std::unique_ptr<Progress> progress;
+    pack_options.progress = [&](uint64_t done, uint64_t total) {
+      // Thrown through the packer, so that it removes its unfinished file.
+      if (interrupted()) fail(LETHE_ERROR_CANCELLED, "interrupted; nothing was written");
+      if (!progress) progress = std::make_unique<Progress>("packing", total);
+      progress->update(done);
+    };
+    check(pack_gguf(pack_options, &report));
+  }
+  if (options.json) {
+    write_json(report, options);
+  } else {
+    print(report, options);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_pack(CLI::App& app, int& status) {
+  auto options = std::make_shared<PackCommandOptions>();
+  CLI::App& command = *app.add_subcommand("pack", "Make a model file from a GGUF file");
+  command.add_option("IN", options->input, "GGUF file")->required();
+  command.add_option("-o,--output", options->output, "model file to write; appears complete or not at all")->required();
+  command.add_option("--type", options->type, "keep: every tensor as exact as it is; or q4, q8, f16, f32")
+      ->capture_default_str();
+  add_json(command, options->json);
+  command.footer(
+      "Examples:\n"
+      "  lethe pack SmolLM2-135M-Instruct-Q4_1.gguf -o smollm2.lethe\n"
+      "  lethe pack model-f16.gguf -o model.lethe --type q4 --json");
+  command.callback([options, &status] { status = pack(*options); });
+}
+
+}  // namespace lethe::cli

@@ -1,0 +1,76 @@
+// Reader of GGUF files, versions 2 and 3 (ggml/docs/gguf.md): metadata and tensor descriptions as views into the
+// file's bytes. Every count, size and offset is checked against the file before it is used.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/base/status.h"
+
+namespace lethe {
+
+enum class GgufType : uint32_t {
+  kUint8 = 0, kInt8 = 1, kUint16 = 2, kInt16 = 3, kUint32 = 4, kInt32 = 5, kFloat32 = 6, kBool = 7, kString = 8,
+  kArray = 9, kUint64 = 10, kInt64 = 11, kFloat64 = 12,
+};
+
+// The tensor types this reader knows, with ggml's numbers.
+enum class GgmlType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kBF16 = 30 };
+const char* ggml_type_name(GgmlType type);
+
+// Elements of a block and its bytes: 1 element for the float types, 32 for the quantised ones.
+struct GgmlBlock {
+  uint32_t elements, bytes;
+};
+GgmlBlock ggml_block(GgmlType type);
+
+struct GgufTensor {
+  std::string name;
+  GgmlType type;
+  uint64_t rows, cols;  // cols = GGUF's first dimension; a vector has 1 row
+  std::span<const uint8_t> data;
+};
+
+// Errors of all functions: kNotAModel (not GGUF), kCorruptModel (damaged; also: a value has an unexpected type),
+// kUnsupported.
+class GgufFile {
+ public:
+  // `bytes` must outlive the reader.
+  Status parse(std::span<const uint8_t> bytes);
+
+  std::span<const GgufTensor> tensors() const { return tensors_; }
+  const GgufTensor* find_tensor(std::string_view name) const;
+
+  // Absent keys give nullopt.
+  Status read_uint(std::string_view key, std::optional<uint64_t>* out) const;  // any integer type, not negative
+  Status read_float(std::string_view key, std::optional<double>* out) const;
+  Status read_bool(std::string_view key, std::optional<bool>* out) const;
+  Status read_string(std::string_view key, std::optional<std::string_view>* out) const;
+  Status read_strings(std::string_view key, std::optional<std::vector<std::string_view>>* out) const;
+  Status read_uints(std::string_view key, std::optional<std::vector<uint64_t>>* out) const;
+
+ private:
+  struct Value {
+    GgufType type;
+    GgufType element;  // of an array
+    uint64_t count;    // of an array
+    uint64_t begin;    // of the value, or of an array's first element, in bytes_
+  };
+  class Cursor;
+
+  Status read_metadata(Cursor* cursor, uint64_t count);
+  Status read_tensors(Cursor* cursor, uint64_t count);
+  const Value* find(std::string_view key) const;
+
+  std::span<const uint8_t> bytes_;
+  std::unordered_map<std::string_view, Value> values_;
+  std::vector<GgufTensor> tensors_;
+  std::unordered_map<std::string_view, size_t> tensor_index_;
+};
+
+}  // namespace lethe
