@@ -6,7 +6,7 @@
 #   --quick   the release build only: no sanitizers, no fuzzing
 #
 # Tests run in the presets release and asan (address and undefined-behaviour sanitizers), with the real test model packed as it is
-# and as f32. Every fuzz target (tests/fuzz/*_fuzz.cc) then runs for a minute from its corpus (tests/fuzz/corpus/NAME_fuzz).
+# and as f32. Every fuzz target (tests/fuzz/*_fuzz.cc) then runs for a minute from its corpus (tests/fuzz/corpus/NAME).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -57,9 +57,9 @@ run_tests() {
 
 # fuzz TARGET: a finding is kept in build/fuzz/findings.
 fuzz() {
-  local target=$1
+  local target=$1 seeds=tests/fuzz/corpus/${1%_fuzz}
   mkdir -p "$work/$target" build/fuzz/findings
-  if [[ -d tests/fuzz/corpus/$target ]]; then cp -r "tests/fuzz/corpus/$target/." "$work/$target"; fi
+  if [[ -d $seeds ]]; then cp -r "$seeds/." "$work/$target"; fi
   "build/fuzz/$target" -max_total_time=60 -timeout=10 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 \
     -artifact_prefix="build/fuzz/findings/$target-" "$work/$target" >"$work/$target.log" 2>&1
 }

@@ -202,15 +202,26 @@ Status Session::feed(std::span<const int32_t> ids) {
   return finish_feed(begin_ns, feed_chunks(ids));
 }
 
+EncodeOptions Session::encode_options(uint32_t flags) const {
+  return {.parse_special = (flags & kTextSpecial) != 0,
+          .add_bos = (flags & kTextBos) != 0 && model_->tokenizer().add_bos};
+}
+
+uint32_t Session::turn_flags(std::string_view text) const {
+  // Many templates write BOS themselves.
+  const std::string_view bos = tokenizer_.token_text(model_->tokenizer().bos_id);
+  const bool has_bos = in_turn_ || (!bos.empty() && text.starts_with(bos));
+  return kTextSpecial | (has_bos ? 0u : kTextBos);
+}
+
 Status Session::tokenize(std::string_view text, uint32_t flags, std::span<int32_t> ids, uint64_t* count) {
-  return tokenizer_.encode(text, {.parse_special = (flags & kTextSpecial) != 0, .add_bos = (flags & kTextBos) != 0},
-                           ids, count);
+  return tokenizer_.encode(text, encode_options(flags), ids, count);
 }
 
 Status Session::feed_text(std::string_view text, uint32_t flags, uint64_t* fed) {
   if (fed != nullptr) *fed = 0;
   LETHE_RETURN_IF_ERROR(check_usable());
-  const EncodeOptions encode{.parse_special = (flags & kTextSpecial) != 0, .add_bos = (flags & kTextBos) != 0};
+  const EncodeOptions encode = encode_options(flags);
   if (!options_.policy->evicts()) {  // counted first, so that what cannot fit changes nothing
     uint64_t count = 0;
     const Status status = tokenizer_.encode(text, encode, std::span<int32_t>(), &count);
@@ -269,7 +280,7 @@ Status Session::tokenize_turn(std::span<const ChatMessage> messages, std::span<i
   *count = 0;
   const Result<std::string_view> text = render_turn(messages);
   if (!text.ok()) return text.status();
-  return tokenize(text.value(), turn_flags(), ids, count);
+  return tokenize(text.value(), turn_flags(text.value()), ids, count);
 }
 
 Status Session::feed_turn(std::span<const ChatMessage> messages, uint64_t* fed) {
@@ -278,7 +289,7 @@ Status Session::feed_turn(std::span<const ChatMessage> messages, uint64_t* fed) 
   const Result<std::string_view> text = render_turn(messages);
   if (!text.ok()) return text.status();
   const uint64_t before = position_;
-  const Status status = feed_text(text.value(), turn_flags(), fed);
+  const Status status = feed_text(text.value(), turn_flags(text.value()), fed);
   in_turn_ = in_turn_ || position_ > before;  // also when cancelled on the way: what was fed stays
   return status;
 }

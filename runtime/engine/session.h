@@ -90,7 +90,8 @@ class Session {
 
   // Text of a turn through the chat template, in turn_; and how it is tokenised.
   Result<std::string_view> render_turn(std::span<const ChatMessage> messages);
-  uint32_t turn_flags() const { return kTextSpecial | (in_turn_ ? 0u : kTextBos); }
+  uint32_t turn_flags(std::string_view text) const;
+  EncodeOptions encode_options(uint32_t flags) const;
   Status check_usable() const;
   Status check_ids(std::span<const int32_t> ids) const;
   Status check_fits(uint64_t tokens) const;

@@ -79,8 +79,8 @@ struct Provenance {
 class Model {
  public:
   // Maps and verifies `path` without reading the weights themselves: frame, FlatBuffer, every offset, size and shape,
-  // the set of tensors the architecture needs, the tokenizer's tables and checksum. Errors: kIo, kNotAModel, kCorruptModel,
-  // kUnsupported, kOutOfMemory. The caller destroys the model with close().
+  // the set of tensors the architecture needs, the tokenizer's tables and their checksum. Errors: kIo, kNotAModel,
+  // kCorruptModel, kUnsupported, kOutOfMemory. The caller destroys the model with close().
   static Result<Model*> open(const char* path);
   static void close(Model* model);
 

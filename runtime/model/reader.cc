@@ -107,7 +107,8 @@ Status ModelReader::read_config() {
     return Status::error(ErrorCode::kUnsupported, "architecture: norm %d is unknown", static_cast<int>(source.norm()));
   }
   if (source.activation() != fbs::Activation::Silu) {
-    return Status::error(ErrorCode::kUnsupported, "architecture: activation %d is unknown", static_cast<int>(source.activation()));
+    return Status::error(ErrorCode::kUnsupported, "architecture: activation %d is unknown",
+                         static_cast<int>(source.activation()));
   }
   return check_config(config_);
 }
@@ -210,18 +211,20 @@ Status ModelReader::read_tensors(const Tables& tables) const {
     const uint64_t bytes = tensor_bytes(format, rows, cols);
     if (offset % kDataAlignment != 0 || offset < end) {
       return Status::error(ErrorCode::kCorruptModel,
-                           "%s of layer %u: offset %" PRIu64 " is not aligned or overlaps the tensor before, up to %"
-                           PRIu64, name, layer, offset, end);
+                           "%s of layer %u: offset %" PRIu64
+                           " is not aligned or overlaps the tensor before, up to %" PRIu64,
+                           name, layer, offset, end);
     }
     if (offset > bytes_of_segment.size() || bytes > bytes_of_segment.size() - offset) {
       return Status::error(ErrorCode::kCorruptModel,
-                           "%s of layer %u: %" PRIu64 " bytes at %" PRIu64 " lie outside segment %u of %zu bytes",
-                           name, layer, bytes, offset, source.segment(), bytes_of_segment.size());
+                           "%s of layer %u: %" PRIu64 " bytes at %" PRIu64 " lie outside segment %u of %zu bytes", name,
+                           layer, bytes, offset, source.segment(), bytes_of_segment.size());
     }
     last_segment = source.segment();
     end = offset + bytes;
-    tables.tensors[i] = {role,  static_cast<uint16_t>(layer), format, rows, cols,
-                         bytes_of_segment.data() + static_cast<size_t>(offset), bytes};
+    tables.tensors[i] = {
+        role, static_cast<uint16_t>(layer), format, rows, cols, bytes_of_segment.data() + static_cast<size_t>(offset),
+        bytes};
     tables.by_slot[slot] = &tables.tensors[i];
   }
   for (const RoleInfo& info : all_roles()) {
@@ -240,8 +243,7 @@ Status ModelReader::read(const Tables& tables, ModelContents* contents) const {
   for (uint32_t i = 0; i < tables.split_patterns.size(); ++i) {
     tables.split_patterns[i] = view(tokenizer.split_patterns()->Get(i));
   }
-  LETHE_RETURN_IF_ERROR(read_tokenizer(tokenizer, segment(tokenizer_segment()), config_.vocab,
-                                       &contents->tokenizer));
+  LETHE_RETURN_IF_ERROR(read_tokenizer(tokenizer, segment(tokenizer_segment()), config_.vocab, &contents->tokenizer));
   contents->tokenizer.split_patterns = tables.split_patterns;
   contents->config = config_;
   contents->tensors = tables.tensors;

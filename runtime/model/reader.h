@@ -22,8 +22,8 @@ struct ModelContents {
   ModelConfig config;
   TokenizerData tokenizer;
   Provenance provenance;
-  std::span<const Tensor> tensors;            // in file order
-  std::span<const Tensor* const> by_slot;     // [role_slot_count(layers)], null where absent
+  std::span<const Tensor> tensors;         // in file order
+  std::span<const Tensor* const> by_slot;  // [role_slot_count(layers)], null where absent
 };
 
 // In two steps, so that the caller can provide exactly the memory that the tables need.

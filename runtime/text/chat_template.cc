@@ -2,6 +2,10 @@
 // thrown past the functions at the end.
 #include "runtime/text/chat_template.h"
 
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 with sanitizers, inside <regex>, wherever it is used
+#endif
+
 #include <algorithm>
 #include <cstring>
 #include <exception>

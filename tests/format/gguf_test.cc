@@ -18,9 +18,7 @@ namespace {
 struct Folder {
   Folder() : path(temporary_path("-folder")) { std::filesystem::create_directory(path); }
   ~Folder() { std::filesystem::remove_all(path); }
-  size_t files() const {
-    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(path), {}));
-  }
+  size_t files() const { return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(path), {})); }
   std::string path;
 };
 
@@ -57,12 +55,12 @@ std::string u32(uint32_t value) { return {reinterpret_cast<const char*>(&value),
 
 }  // namespace
 
-#define CHECK_REFUSED(code_, part, ...)                                                          \
-  do {                                                                                           \
-    GgufSource s = small_source();                                                               \
-    __VA_ARGS__;                                                                                 \
-    const Status status = pack_bytes(s.bytes());                                                 \
-    CHECK(status.code() == ErrorCode::code_);                                                    \
+#define CHECK_REFUSED(code_, part, ...)                                                           \
+  do {                                                                                            \
+    GgufSource s = small_source();                                                                \
+    __VA_ARGS__;                                                                                  \
+    const Status status = pack_bytes(s.bytes());                                                  \
+    CHECK(status.code() == ErrorCode::code_);                                                     \
     CHECK_MESSAGE(contains(status, part), "expected '" part "' in '" << status.message() << "'"); \
   } while (false)
 
@@ -188,7 +186,8 @@ TEST_CASE("models that contradict themselves") {
   CHECK_REFUSED(kCorruptModel, "block_count is not", s.set_f32("llama.block_count", 1));
   CHECK_REFUSED(kCorruptModel, "layers is 0", s.set_u32("llama.block_count", 0));
   CHECK_REFUSED(kCorruptModel, "layers is 4000000000", s.set_u32("llama.block_count", 4000000000u));
-  CHECK_REFUSED(kCorruptModel, "heads is 0", s.set_u32("llama.attention.head_count", 0), s.erase("llama.attention.head_count_kv"));
+  CHECK_REFUSED(kCorruptModel, "heads is 0", s.set_u32("llama.attention.head_count", 0),
+                s.erase("llama.attention.head_count_kv"));
   CHECK_REFUSED(kCorruptModel, "evenly", s.set_u32("llama.attention.head_count_kv", 3));
   CHECK_REFUSED(kCorruptModel, "rms_epsilon is missing", s.erase("llama.attention.layer_norm_rms_epsilon"));
   CHECK_REFUSED(kCorruptModel, "norm_eps", s.set_f32("llama.attention.layer_norm_rms_epsilon", NAN));

@@ -130,7 +130,8 @@ TEST_CASE("tensors") {
   CHECK_REFUSED("outside segment", h.tensors[0].format = WeightFormat::kF32);  // four times as large
   CHECK_REFUSED("overlaps", h.tensors[3].format = WeightFormat::kF32);
   using enum ErrorCode;
-  CHECK(contains(error_after([](HeaderEntry& h) { h.tensors[0].role = static_cast<Role>(3); }, kUnsupported), "role 3"));
+  CHECK(
+      contains(error_after([](HeaderEntry& h) { h.tensors[0].role = static_cast<Role>(3); }, kUnsupported), "role 3"));
   CHECK(contains(error_after([](HeaderEntry& h) { h.tensors[0].role = static_cast<Role>(65535); }, kUnsupported),
                  "role 65535"));
   CHECK(contains(error_after([](HeaderEntry& h) { h.tensors[0].format = static_cast<WeightFormat>(6); }, kUnsupported),
@@ -175,11 +176,11 @@ TEST_CASE("tokenizer fields") {
   CHECK(error_after([](HeaderEntry& h) { h.tokenizer.bos_id = h.tokenizer.eos_id = -1; }).empty());
 }
 
-#define CHECK_TABLES(part, ...)                                                                                     \
-  do {                                                                                                              \
-    const std::string error =                                                                                       \
+#define CHECK_TABLES(part, ...)                                                                                        \
+  do {                                                                                                                 \
+    const std::string error =                                                                                          \
         error_after_tables([&]([[maybe_unused]] char* at, [[maybe_unused]] const TokenizerEntry& t) { __VA_ARGS__; }); \
-    CHECK_MESSAGE(contains(error, part), "expected '" part "' in '" << error << "'");                               \
+    CHECK_MESSAGE(contains(error, part), "expected '" part "' in '" << error << "'");                                  \
   } while (false)
 
 TEST_CASE("tokenizer tables") {
@@ -191,7 +192,7 @@ TEST_CASE("tokenizer tables") {
   CHECK_TABLES("byte 0 is token", put(at + t.byte_tokens, vocab));
   CHECK_TABLES("special 0 is token", put(at + t.specials, vocab));
   CHECK_TABLES("out of order", put(at + t.specials + 4, 0));  // twice the same
-  CHECK_TABLES("out of order", put(at + t.specials, 5));       // a shorter one first
+  CHECK_TABLES("out of order", put(at + t.specials, 5));      // a shorter one first
   for (uint64_t slot = 0; slot < 64; ++slot) {
     const HeaderEntry header = read_header(tiny_file());
     uint32_t left = 0;
@@ -203,10 +204,11 @@ TEST_CASE("tokenizer tables") {
     CHECK_TABLES("is not the merge", put(at + t.merges + slot * 16 + 12, 0));
   }
   // No empty slot: a search would never end.
-  CHECK_TABLES("at most 3/4", for (uint64_t slot = 0; slot < t.merge_slots; ++slot) {
-    const MergeSlot merge = {3 + 'h', 3 + 'e', 0, 259};
-    std::memcpy(at + t.merges + slot * 16, &merge, sizeof merge);
-  });
+  CHECK_TABLES(
+      "at most 3/4", for (uint64_t slot = 0; slot < t.merge_slots; ++slot) {
+        const MergeSlot merge = {3 + 'h', 3 + 'e', 0, 259};
+        std::memcpy(at + t.merges + slot * 16, &merge, sizeof merge);
+      });
   std::string file = tiny_file();
   const HeaderEntry header = read_header(file);
   file[header.segments[0].offset + header.tokenizer.token_kinds] = 5;

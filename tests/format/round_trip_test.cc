@@ -40,8 +40,12 @@ float stored_weight(const Tensor& t, size_t row, size_t k) {
   };
   float value = 0;
   switch (t.format) {
-    case WeightFormat::kF32Vector: std::memcpy(&value, t.data + 4 * k, 4); return value;
-    case WeightFormat::kF32: std::memcpy(&value, t.data + row / 16 * (t.cols * 64) + (k * 16 + r) * 4, 4); return value;
+    case WeightFormat::kF32Vector:
+      std::memcpy(&value, t.data + 4 * k, 4);
+      return value;
+    case WeightFormat::kF32:
+      std::memcpy(&value, t.data + row / 16 * (t.cols * 64) + (k * 16 + r) * 4, 4);
+      return value;
     case WeightFormat::kF16: {
       const size_t panel = (t.cols * 32 + 63) / 64 * 64;
       return half_at(t.data + row / 16 * panel + (k * 16 + r) * 2);
@@ -69,10 +73,10 @@ float stored_weight(const Tensor& t, size_t row, size_t k) {
 
 std::string source_name(const Tensor& t) {
   static const std::map<Role, std::string> kNames = {
-      {Role::kTokenEmbedding, "token_embd"}, {Role::kOutputNorm, "output_norm"},  {Role::kOutput, "output"},
-      {Role::kAttentionNorm, "attn_norm"},   {Role::kAttentionQ, "attn_q"},       {Role::kAttentionK, "attn_k"},
-      {Role::kAttentionV, "attn_v"},         {Role::kAttentionO, "attn_output"},  {Role::kFfnNorm, "ffn_norm"},
-      {Role::kFfnGate, "ffn_gate"},          {Role::kFfnUp, "ffn_up"},            {Role::kFfnDown, "ffn_down"}};
+      {Role::kTokenEmbedding, "token_embd"}, {Role::kOutputNorm, "output_norm"}, {Role::kOutput, "output"},
+      {Role::kAttentionNorm, "attn_norm"},   {Role::kAttentionQ, "attn_q"},      {Role::kAttentionK, "attn_k"},
+      {Role::kAttentionV, "attn_v"},         {Role::kAttentionO, "attn_output"}, {Role::kFfnNorm, "ffn_norm"},
+      {Role::kFfnGate, "ffn_gate"},          {Role::kFfnUp, "ffn_up"},           {Role::kFfnDown, "ffn_down"}};
   const std::string name = kNames.at(t.role) + ".weight";
   return role_is_per_layer(t.role) ? "blk." + std::to_string(t.layer) + "." + name : name;
 }
@@ -113,8 +117,9 @@ void for_each_tensor(const TinyOptions& options, PackType type, Check check) {
 
 TEST_CASE("keep stores every weight exactly and in the fitting format") {
   const std::map<GgmlType, WeightFormat> formats = {
-      {GgmlType::kF32, WeightFormat::kF32}, {GgmlType::kF16, WeightFormat::kF16}, {GgmlType::kBF16, WeightFormat::kF32},
-      {GgmlType::kQ8_0, WeightFormat::kQ8}, {GgmlType::kQ4_0, WeightFormat::kQ4}, {GgmlType::kQ4_1, WeightFormat::kQ4M}};
+      {GgmlType::kF32, WeightFormat::kF32},  {GgmlType::kF16, WeightFormat::kF16},
+      {GgmlType::kBF16, WeightFormat::kF32}, {GgmlType::kQ8_0, WeightFormat::kQ8},
+      {GgmlType::kQ4_0, WeightFormat::kQ4},  {GgmlType::kQ4_1, WeightFormat::kQ4M}};
   for (const GgmlType type : kTypes) {
     for (const bool tied : {true, false}) {
       CAPTURE(ggml_type_name(type));

@@ -65,7 +65,8 @@ void put_block(std::string* out, GgmlType type, const float* w) {
   const float low = *std::min_element(w, w + 32);
   const float high = *std::max_element(w, w + 32);
   const float largest = std::max(std::abs(low), std::abs(high));
-  const double scale = type == GgmlType::kQ4_1 ? (high - low) / 15.0 : largest / (type == GgmlType::kQ8_0 ? 127.0 : 8.0);
+  const double scale =
+      type == GgmlType::kQ4_1 ? (high - low) / 15.0 : largest / (type == GgmlType::kQ8_0 ? 127.0 : 8.0);
   const uint16_t d = nearest_half(scale);
   const uint16_t m = nearest_half(low);
   put(out, d);
@@ -115,10 +116,10 @@ std::string byte_character(int byte) {
 }
 
 constexpr const char* kMerges[] = {  // "Ġ" stands for a space
-    "h e",   "l l",   "he ll", "hell o", "Ġ t",    "Ġt he",  "i n",   "a n",   "an d",  "Ġ and", "e r",
-    "r e",   "o n",   "Ġ w",   "Ġw o",   "Ġwo r",  "l d",    "Ġwor ld", "s t",  "Ġ a",   "o u",   "y ou",
-    "Ġ you", "u s",   "us er", "Ġ i",    "Ġi s",   "Ġ s",    "a t",   "in g",  "Ġ m",   "o r",   "e n",
-    "Ġ o",   "Ġo f",  "i s",   "e s",    "Ġ in",   "Ġ b",    "a r",   "Ġ Ġ"};
+    "h e",   "l l",  "he ll", "hell o", "Ġ t",   "Ġt he", "i n",     "a n",  "an d", "Ġ and", "e r",
+    "r e",   "o n",  "Ġ w",   "Ġw o",   "Ġwo r", "l d",   "Ġwor ld", "s t",  "Ġ a",  "o u",   "y ou",
+    "Ġ you", "u s",  "us er", "Ġ i",    "Ġi s",  "Ġ s",   "a t",     "in g", "Ġ m",  "o r",   "e n",
+    "Ġ o",   "Ġo f", "i s",   "e s",    "Ġ in",  "Ġ b",   "a r",     "Ġ Ġ"};
 
 constexpr const char* kChatTemplate =
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
@@ -267,7 +268,9 @@ GgufSource tiny_gguf(const TinyOptions& options) {
   // The engine's own numbers, not a std distribution's: those differ between standard libraries.
   std::mt19937 random(options.seed);
   const auto uniform = [&random] { return (static_cast<double>(random()) + 0.5) / 4294967296.0; };
-  const auto normal = [&uniform] { return std::sqrt(-2 * std::log(uniform())) * std::cos(6.283185307179586 * uniform()); };
+  const auto normal = [&uniform] {
+    return std::sqrt(-2 * std::log(uniform())) * std::cos(6.283185307179586 * uniform());
+  };
   const auto add_matrix = [&](const std::string& name, uint32_t rows, uint32_t cols) {
     std::vector<float> weights(static_cast<size_t>(rows) * cols);
     for (float& w : weights) w = static_cast<float>(normal() / std::sqrt(cols));
@@ -278,8 +281,9 @@ GgufSource tiny_gguf(const TinyOptions& options) {
     for (float& w : weights) w = static_cast<float>(1 + 0.1 * normal());
     out.tensors.push_back({name, GgmlType::kF32, {options.embed_dim}, encode(GgmlType::kF32, weights)});
   };
-  const auto vocab_value = std::find_if(out.keys.begin(), out.keys.end(),
-                                        [](const GgufKey& k) { return k.key == "llama.vocab_size"; })->value;
+  const auto vocab_value = std::find_if(out.keys.begin(), out.keys.end(), [](const GgufKey& k) {
+                             return k.key == "llama.vocab_size";
+                           })->value;
   uint32_t vocab = 0;
   std::memcpy(&vocab, vocab_value.data() + 4, sizeof vocab);
   const uint32_t query_dim = options.heads * options.head_dim;

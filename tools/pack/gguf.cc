@@ -7,7 +7,7 @@
 namespace lethe {
 namespace {
 
-constexpr uint64_t kMaxName = 1024;      // bytes of a key or a tensor's name; ggml allows 64 for tensors
+constexpr uint64_t kMaxName = 1024;  // bytes of a key or a tensor's name; ggml allows 64 for tensors
 constexpr uint32_t kMaxDimensions = 4;
 constexpr int kMaxArrayDepth = 4;
 constexpr uint64_t kMaxAlignment = 1 << 20;
@@ -21,17 +21,22 @@ uint32_t scalar_bytes(GgufType type) {
   switch (type) {
     case GgufType::kUint8:
     case GgufType::kInt8:
-    case GgufType::kBool: return 1;
+    case GgufType::kBool:
+      return 1;
     case GgufType::kUint16:
-    case GgufType::kInt16: return 2;
+    case GgufType::kInt16:
+      return 2;
     case GgufType::kUint32:
     case GgufType::kInt32:
-    case GgufType::kFloat32: return 4;
+    case GgufType::kFloat32:
+      return 4;
     case GgufType::kUint64:
     case GgufType::kInt64:
-    case GgufType::kFloat64: return 8;
+    case GgufType::kFloat64:
+      return 8;
     case GgufType::kString:
-    case GgufType::kArray: return 0;
+    case GgufType::kArray:
+      return 0;
   }
   return 0;
 }
@@ -47,15 +52,30 @@ T load(const uint8_t* at) {
 bool load_uint(GgufType type, const uint8_t* at, uint64_t* out) {
   int64_t value = 0;
   switch (type) {
-    case GgufType::kUint8: value = *at; break;
-    case GgufType::kInt8: value = load<int8_t>(at); break;
-    case GgufType::kUint16: value = load<uint16_t>(at); break;
-    case GgufType::kInt16: value = load<int16_t>(at); break;
-    case GgufType::kUint32: value = load<uint32_t>(at); break;
-    case GgufType::kInt32: value = load<int32_t>(at); break;
+    case GgufType::kUint8:
+      value = *at;
+      break;
+    case GgufType::kInt8:
+      value = load<int8_t>(at);
+      break;
+    case GgufType::kUint16:
+      value = load<uint16_t>(at);
+      break;
+    case GgufType::kInt16:
+      value = load<int16_t>(at);
+      break;
+    case GgufType::kUint32:
+      value = load<uint32_t>(at);
+      break;
+    case GgufType::kInt32:
+      value = load<int32_t>(at);
+      break;
     case GgufType::kUint64:
-    case GgufType::kInt64: value = load<int64_t>(at); break;  // beyond int64 is refused like a negative value
-    default: return false;
+    case GgufType::kInt64:
+      value = load<int64_t>(at);
+      break;  // beyond int64 is refused like a negative value
+    default:
+      return false;
   }
   *out = static_cast<uint64_t>(value);
   return value >= 0;
@@ -63,10 +83,9 @@ bool load_uint(GgufType type, const uint8_t* at, uint64_t* out) {
 
 const char* ggml_number_name(uint32_t type) {
   static constexpr const char* kNames[] = {
-      "F32",     "F16",     "Q4_0",  "Q4_1",   "Q4_2",   "Q4_3",    "Q5_0",   "Q5_1",    "Q8_0",  "Q8_1",
-      "Q2_K",    "Q3_K",    "Q4_K",  "Q5_K",   "Q6_K",   "Q8_K",    "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S",
-      "IQ4_NL",  "IQ3_S",   "IQ2_S", "IQ4_XS", "I8",     "I16",     "I32",    "I64",     "F64",   "IQ1_M",
-      "BF16"};
+      "F32",   "F16",    "Q4_0", "Q4_1", "Q4_2", "Q4_3",    "Q5_0",   "Q5_1",    "Q8_0",  "Q8_1",   "Q2_K",
+      "Q3_K",  "Q4_K",   "Q5_K", "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
+      "IQ2_S", "IQ4_XS", "I8",   "I16",  "I32",  "I64",     "F64",    "IQ1_M",   "BF16"};
   return type < std::size(kNames) ? kNames[type] : "unknown";
 }
 
@@ -76,12 +95,17 @@ const char* ggml_type_name(GgmlType type) { return ggml_number_name(static_cast<
 
 GgmlBlock ggml_block(GgmlType type) {
   switch (type) {
-    case GgmlType::kF32: return {1, 4};
+    case GgmlType::kF32:
+      return {1, 4};
     case GgmlType::kF16:
-    case GgmlType::kBF16: return {1, 2};
-    case GgmlType::kQ4_0: return {32, 18};
-    case GgmlType::kQ4_1: return {32, 20};
-    case GgmlType::kQ8_0: return {32, 34};
+    case GgmlType::kBF16:
+      return {1, 2};
+    case GgmlType::kQ4_0:
+      return {32, 18};
+    case GgmlType::kQ4_1:
+      return {32, 20};
+    case GgmlType::kQ8_0:
+      return {32, 34};
   }
   return {0, 0};
 }
@@ -223,8 +247,10 @@ Status GgufFile::read_tensors(Cursor* cursor, uint64_t count) {
     const char* label = tensor.name.c_str();
     const GgmlBlock block = ggml_block(tensor.type);
     if (block.elements == 0) {
-      return Status::error(ErrorCode::kUnsupported, "tensor %.100s has type %s (%u); supported: F32, F16, BF16, Q8_0, "
-                           "Q4_0, Q4_1", label, ggml_number_name(type), type);
+      return Status::error(ErrorCode::kUnsupported,
+                           "tensor %.100s has type %s (%u); supported: F32, F16, BF16, Q8_0, "
+                           "Q4_0, Q4_1",
+                           label, ggml_number_name(type), type);
     }
     uint64_t bytes = 0;
     if (__builtin_mul_overflow(shape[1], shape[2], &tensor.rows) ||

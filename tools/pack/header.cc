@@ -12,8 +12,8 @@ flatbuffers::Offset<fbs::Tokenizer> build_tokenizer(flatbuffers::FlatBufferBuild
                                                     const TokenizerEntry& entry) {
   const auto patterns = builder.CreateVectorOfStrings(entry.split_patterns);
   const auto end_ids = builder.CreateVector(entry.end_ids);
-  const auto chat_template =
-      entry.chat_template.empty() ? flatbuffers::Offset<flatbuffers::String>() : builder.CreateString(entry.chat_template);
+  const auto chat_template = entry.chat_template.empty() ? flatbuffers::Offset<flatbuffers::String>()
+                                                         : builder.CreateString(entry.chat_template);
   return fbs::CreateTokenizer(builder, fbs::TokenizerKind::ByteLevelBpe, entry.segment, entry.token_offsets,
                               entry.token_bytes, entry.token_bytes_size, entry.token_kinds, entry.byte_tokens,
                               entry.merges, entry.merge_slots, entry.specials, entry.special_count, patterns,

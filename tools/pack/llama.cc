@@ -61,12 +61,11 @@ struct NamedRole {
 constexpr NamedRole kModelTensors[] = {{"token_embd.weight", Role::kTokenEmbedding},
                                        {"output_norm.weight", Role::kOutputNorm},
                                        {"output.weight", Role::kOutput}};
-constexpr NamedRole kLayerTensors[] = {
-    {"attn_norm.weight", Role::kAttentionNorm}, {"attn_q.weight", Role::kAttentionQ},
-    {"attn_k.weight", Role::kAttentionK},       {"attn_v.weight", Role::kAttentionV},
-    {"attn_output.weight", Role::kAttentionO},  {"ffn_norm.weight", Role::kFfnNorm},
-    {"ffn_gate.weight", Role::kFfnGate},        {"ffn_up.weight", Role::kFfnUp},
-    {"ffn_down.weight", Role::kFfnDown}};
+constexpr NamedRole kLayerTensors[] = {{"attn_norm.weight", Role::kAttentionNorm}, {"attn_q.weight", Role::kAttentionQ},
+                                       {"attn_k.weight", Role::kAttentionK},       {"attn_v.weight", Role::kAttentionV},
+                                       {"attn_output.weight", Role::kAttentionO},  {"ffn_norm.weight", Role::kFfnNorm},
+                                       {"ffn_gate.weight", Role::kFfnGate},        {"ffn_up.weight", Role::kFfnUp},
+                                       {"ffn_down.weight", Role::kFfnDown}};
 
 bool find_role(std::span<const NamedRole> table, std::string_view name, Role* role) {
   const auto found = std::find_if(table.begin(), table.end(), [name](const NamedRole& r) { return r.name == name; });

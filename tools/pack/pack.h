@@ -13,7 +13,8 @@
 namespace lethe {
 
 // keep: every tensor in the format that holds its numbers without loss (Q4_1 -> q4m, Q4_0 -> q4, Q8_0 -> q8,
-// F16 -> f16, F32 and BF16 -> f32). q4: 4 bits (Q4_0 stays as it is), embedding and output 8 bits. Norms are always f32.
+// F16 -> f16, F32 and BF16 -> f32). q4: 4 bits (Q4_0 stays as it is), embedding and output 8 bits. Norms are always
+// f32.
 enum class PackType { kKeep, kQ4, kQ8, kF16, kF32 };
 const char* pack_type_name(PackType type);  // "keep", "q4", ...
 
@@ -36,9 +37,9 @@ struct PackedTensorError {
 struct PackReport {
   uint64_t bytes_in = 0;
   uint64_t bytes_out = 0;
-  uint64_t source_checksum = 0;  // XXH64 of the input
+  uint64_t source_checksum = 0;                           // XXH64 of the input
   std::array<uint32_t, kWeightFormatCount> tensors = {};  // by WeightFormat
-  std::vector<PackedTensorError> errors;                   // empty: every weight is stored exactly
+  std::vector<PackedTensorError> errors;                  // empty: every weight is stored exactly
   double seconds = 0;
 };
 

@@ -7,17 +7,26 @@
 namespace lethe {
 namespace {
 
-// Nearest level of `weights[i] = d * q + m` for halves d and m; the squared error is returned.
-float assign_levels(const float* weights, float d, float m, uint8_t* q) {
-  const float inverse = d > 0 ? 1.0f / d : 0.0f;
-  float error = 0;
-  for (size_t i = 0; i < kGroup; ++i) {
-    const float level = std::clamp(std::floor((weights[i] - m) * inverse + 0.5f), 0.0f, 15.0f);
-    const float difference = d * level + m - weights[i];
-    error += difference * difference;
-    q[i] = static_cast<uint8_t>(level);
+// In eight parallel sums, which compilers turn into vectors; one running sum they may not reorder.
+float sum_group(const float* values) {
+  float lanes[8] = {};
+  for (size_t i = 0; i < kGroup; i += 8) {
+    for (size_t lane = 0; lane < 8; ++lane) lanes[lane] += values[i + lane];
   }
-  return error;
+  return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+}
+
+// Nearest levels 0..15 of `weights[i] = d * level + m`; the squared error is returned.
+float assign_levels(const float* weights, float d, float m, float* levels) {
+  const float inverse = d > 0 ? 1.0f / d : 0.0f;
+  float squares[kGroup];
+  for (size_t i = 0; i < kGroup; ++i) {
+    const float inside = std::min(std::max((weights[i] - m) * inverse, 0.0f), 15.0f);
+    levels[i] = static_cast<float>(static_cast<int>(inside + 0.5f));
+    const float difference = d * levels[i] + m - weights[i];
+    squares[i] = difference * difference;
+  }
+  return sum_group(squares);
 }
 
 bool quantise_q8(const float* weights, QuantGroup* out) {
@@ -29,7 +38,8 @@ bool quantise_q8(const float* weights, QuantGroup* out) {
   if (!std::isfinite(d)) return false;
   const float inverse = d > 0 ? 1.0f / d : 0.0f;
   for (size_t i = 0; i < kGroup; ++i) {
-    out->q[i] = static_cast<uint8_t>(128.0f + std::clamp(std::round(weights[i] * inverse), -127.0f, 127.0f));
+    const float level = std::min(std::max(weights[i] * inverse, -127.0f), 127.0f);
+    out->q[i] = static_cast<uint8_t>(level + 128.5f);
   }
   return true;
 }
@@ -43,36 +53,41 @@ bool quantise_q4m(const float* weights, QuantGroup* out) {
   constexpr float kWidths[] = {1.0f, 0.97f, 0.94f, 0.91f, 0.88f, 0.84f, 0.8f, 0.75f};
 
   float best = INFINITY;
-  QuantGroup candidate;
+  float best_levels[kGroup];
+  float levels[kGroup];
   const auto consider = [&](float wanted_d, float wanted_m) {
-    candidate.d = float_to_half(wanted_d);
-    candidate.m = float_to_half(wanted_m);
-    const float d = half_to_float(candidate.d);
-    const float m = half_to_float(candidate.m);
+    const uint16_t half_d = float_to_half(wanted_d);
+    const uint16_t half_m = float_to_half(wanted_m);
+    const float d = half_to_float(half_d);
+    const float m = half_to_float(half_m);
     if (!std::isfinite(d) || !std::isfinite(m)) return false;
-    const float error = assign_levels(weights, d, m, candidate.q);
+    const float error = assign_levels(weights, d, m, levels);
     if (error < best) {
       best = error;
-      *out = candidate;
+      out->d = half_d;
+      out->m = half_m;
+      std::copy(levels, levels + kGroup, best_levels);
     }
     return true;
   };
+  const float sum_w = sum_group(weights);
   for (const float width : kWidths) {
     if (!consider(range * width / 15.0f, minimum + range * (1.0f - width) * 0.5f)) continue;
-    float sum_q = 0, sum_qq = 0, sum_w = 0, sum_qw = 0;
+    float squares[kGroup];
+    float products[kGroup];
     for (size_t i = 0; i < kGroup; ++i) {
-      const float q = candidate.q[i];
-      sum_q += q;
-      sum_qq += q * q;
-      sum_w += weights[i];
-      sum_qw += q * weights[i];
+      squares[i] = levels[i] * levels[i];
+      products[i] = levels[i] * weights[i];
     }
-    const float determinant = kGroup * sum_qq - sum_q * sum_q;
+    const float sum_q = sum_group(levels);
+    const float determinant = kGroup * sum_group(squares) - sum_q * sum_q;
     if (determinant <= 0) continue;
-    const float d = (kGroup * sum_qw - sum_q * sum_w) / determinant;
+    const float d = (kGroup * sum_group(products) - sum_q * sum_w) / determinant;
     if (d > 0) consider(d, (sum_w - d * sum_q) / kGroup);
   }
-  return std::isfinite(best);
+  if (!std::isfinite(best)) return false;
+  for (size_t i = 0; i < kGroup; ++i) out->q[i] = static_cast<uint8_t>(best_levels[i]);
+  return true;
 }
 
 }  // namespace

@@ -23,9 +23,8 @@ struct PreTokenizer {
 constexpr PreTokenizer kPreTokenizers[] = {{"gpt-2", {kGpt2, nullptr}}, {"smollm", {kDigits, kGpt2}}};
 
 // Texts of control tokens that end a reply, besides the declared end of sequence.
-constexpr std::string_view kEndTexts[] = {"<|endoftext|>", "<|im_end|>",      "<|eot_id|>", "<|eom_id|>",
-                                          "<|end|>",       "<end_of_turn>",   "<|EOT|>",    "<|end_of_text|>",
-                                          "<|end_of_turn|>"};
+constexpr std::string_view kEndTexts[] = {"<|endoftext|>", "<|im_end|>", "<|eot_id|>",      "<|eom_id|>",     "<|end|>",
+                                          "<end_of_turn>", "<|EOT|>",    "<|end_of_text|>", "<|end_of_turn|>"};
 
 // GPT-2 writes each byte as a printable character: itself where it is printable Latin-1, else the next of U+0100...
 // (Radford et al. 2019, bytes_to_unicode of the published code).
@@ -147,11 +146,19 @@ class TokenizerPacker {
 
   static Status token_kind(uint32_t id, uint64_t type, TokenKind* kind) {
     switch (type) {
-      case 1: *kind = TokenKind::kNormal; return {};
+      case 1:
+        *kind = TokenKind::kNormal;
+        return {};
       case 2:  // unknown: a special token as well
-      case 3: *kind = TokenKind::kControl; return {};
-      case 4: *kind = TokenKind::kUserDefined; return {};
-      case 5: *kind = TokenKind::kUnused; return {};
+      case 3:
+        *kind = TokenKind::kControl;
+        return {};
+      case 4:
+        *kind = TokenKind::kUserDefined;
+        return {};
+      case 5:
+        *kind = TokenKind::kUnused;
+        return {};
       default:
         return Status::error(ErrorCode::kUnsupported, "GGUF: token %u has type %" PRIu64, id, type);
     }

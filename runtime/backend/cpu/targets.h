@@ -7,5 +7,8 @@
 
 #include "hwy/detect_targets.h"
 
+#ifndef HWY_AVX10_2  // Highway 1.2 does not know it
+#define HWY_AVX10_2 0
+#endif
 #undef HWY_DISABLED_TARGETS
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_ZEN4 | HWY_AVX3_SPR | HWY_AVX10_2 | HWY_ALL_SVE | HWY_RVV)

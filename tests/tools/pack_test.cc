@@ -1,0 +1,69 @@
+// lethe pack: figures, and nothing half-written.
+#include <filesystem>
+
+#include "tests/tools/cli.h"
+
+namespace lethe::test {
+namespace {
+
+// A folder of its own, so that everything left behind shows.
+struct Folder {
+  std::filesystem::path path = temporary_path(".folder");
+  Folder() { std::filesystem::create_directory(path); }
+  ~Folder() { std::filesystem::remove_all(path); }
+  size_t files() const { return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(path), {})); }
+  std::string file(const char* name) const { return (path / name).string(); }
+};
+
+std::string gguf() {
+  static const std::string path = [] {
+    const std::string to = temporary_path(".gguf");
+    write_file(to, tiny_gguf(TinyOptions()).bytes());
+    return to;
+  }();
+  return path;
+}
+
+TEST_CASE("a packed file is whole, and packing again replaces it") {
+  const Folder folder;
+  const std::string out = folder.file("model.lethe");
+  write_file(out, "something older");
+  for (const char* type : {"keep", "q4", "q8", "f16", "f32"}) {
+    CAPTURE(type);
+    const Json json = run_json({"pack", gguf(), "-o", out, "--type", type, "--json"});
+    CHECK(json["type"] == type);
+    CHECK(json["bytes_in"] == read_file(gguf()).size());
+    CHECK(json["bytes_out"] == read_file(out).size());
+    CHECK(json["errors"].empty() == (std::string(type) == "keep" || std::string(type) == "f32"));
+    CHECK(run_cli({"inspect", out, "--verify"}).status == 0);
+    CHECK(folder.files() == 1);
+  }
+  const Finished table = run_cli({"pack", gguf(), "-o", out});
+  CHECK(table.status == 0);
+  CHECK(table.out.find("Every weight is stored exactly.") != std::string::npos);
+}
+
+TEST_CASE("when it fails, nothing is left behind and an older file stays") {
+  const Folder folder;
+  const std::string out = folder.file("model.lethe");
+  check_refused(run_cli({"pack", folder.file("none.gguf"), "-o", out}), 1, "io", "none.gguf");
+  CHECK(folder.files() == 0);
+
+  Cli::Options full;  // the disk ends after 100 kB
+  full.most_file_bytes = 100'000;
+  REQUIRE(read_file(tiny_model()).size() > full.most_file_bytes);
+  const Finished finished = run_cli({"pack", gguf(), "-o", out}, full);
+  CHECK(finished.status == 1);
+  CHECK(finished.err.starts_with("lethe: error "));
+  CHECK(folder.files() == 0);
+  write_file(out, "something older");
+  CHECK(run_cli({"pack", gguf(), "-o", out}, full).status == 1);
+  CHECK(folder.files() == 1);
+  CHECK(read_file(out) == "something older");
+  check_refused(run_cli({"pack", gguf(), "-o", folder.file("no/folder/model.lethe")}), 1, "io", "no/folder");
+  const std::string source = gguf();
+  check_refused(run_cli({"pack", source, "-o", source}), 2, "invalid_argument", "");
+}
+
+}  // namespace
+}  // namespace lethe::test
