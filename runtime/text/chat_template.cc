@@ -80,6 +80,8 @@ class GuardedContext : public minja::Context {
     budget_->spend(1);
     return minja::Context::contains(key);
   }
+  // A macro is a value of the context that it refers to: without this neither would ever be given back.
+  void clear() { values_ = minja::Value::object(); }
 
  private:
   Budget* budget_;
@@ -130,7 +132,12 @@ class ParsedTemplate {
                                                          minja::ArgumentsValue& args) {
                  return bounded_range(args, &budget);
                }));
-    return root_->render(std::make_shared<GuardedContext>(std::move(values), minja::Context::builtins(), &budget));
+    const auto context = std::make_shared<GuardedContext>(std::move(values), minja::Context::builtins(), &budget);
+    struct Clear {
+      GuardedContext& context;
+      ~Clear() { context.clear(); }
+    } clear{*context};
+    return root_->render(context);
   }
 
  private:

@@ -131,12 +131,14 @@ class Checker {
     if (token(0).is("-") || token(0).is("+") || token(0).is("~")) first = 1;
     if (is_block) {
       const Token& keyword = token(first);
-      for (const std::string_view opens : {"if", "for", "set", "macro", "filter", "call", "generation"}) {
-        if (!keyword.is(opens)) continue;
-        // "set" opens a block only without a value, and an unclosed one is an error anyway: no need to tell them apart.
-        if (opens != "set" && ++open_blocks_ > kMaxBlocks) return refuse(keyword.offset, "blocks nested too deep");
+      for (const std::string_view opens : {"if", "for", "macro", "filter", "generation"}) {
+        if (keyword.is(opens) && ++open_blocks_ > kMaxBlocks) return refuse(keyword.offset, "blocks nested too deep");
       }
       if (keyword.type == TokenType::kName && keyword.text.starts_with("end") && open_blocks_ > 0) --open_blocks_;
+      if (keyword.is("call")) return refuse(keyword.offset, "a call block");
+      if (keyword.is("macro") && open_scopes_ > 0) return refuse(keyword.offset, "a macro inside a loop or a macro");
+      if (keyword.is("for") || keyword.is("macro")) ++open_scopes_;
+      if (keyword.is("endfor") || keyword.is("endmacro")) --open_scopes_;
       if (keyword.is("set")) LETHE_RETURN_IF_ERROR(check_set(first + 1));
     }
     for (size_t i = 0; i < count_; ++i) {
@@ -227,6 +229,7 @@ class Checker {
   std::array<std::string_view, kMaxNamespaces> namespaces_;
   size_t namespace_count_ = 0;
   int open_blocks_ = 0;
+  int open_scopes_ = 0;  // loops and macros
 };
 
 }  // namespace

@@ -121,6 +121,12 @@ TEST_CASE("Qwen's manner") {
         "<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n");
 }
 
+TEST_CASE("macros") {
+  CHECK(render("{% macro turn(m, last=false) %}[{{ m.role }}: {{ m.content }}{{ '.' if last }}]{% endmacro %}"
+               "{% for m in messages %}{{ turn(m, last=loop.last) }}{% endfor %}",
+               {{"user", "a"}, {"assistant", "b"}}).text == "[user: a][assistant: b.]");
+}
+
 // What an endless conversation feeds is what rendering all of it would give.
 TEST_CASE("turns add up to the whole conversation") {
   for (const std::string_view source : {kChatMl, kGemma, kQwen}) {
@@ -187,7 +193,8 @@ TEST_CASE("hostile templates neither crash nor hang") {
       "{% set d = {} %}{% set d.x = d %}{{ d }}", "{% set f = [namespace(a=1)] %}{{ f }}",
       "{% for x in messages recursive %}{{ loop(messages) }}{% endfor %}",
       "{% set ns = namespace() %}{% for x in messages %}{% set ns.l = loop %}{% endfor %}{{ ns.l.cycle(1) }}",
-      "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+      "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "{% call messages() %}{% endcall %}",
+      "{% for x in messages %}{% macro a() %}{% endmacro %}{% endfor %}",
       "{% for a in range(999) %}{% for b in range(999) %}{% for c in range(999) %}{{ c }}{% endfor %}{% endfor %}{% endfor %}",
       "{{ " + repeated("(", 5000) + "1" + repeated(")", 5000) + " }}", "{{ " + repeated("[", 5000) + " }}",
       "{{ " + repeated("not ", 5000) + "x }}", "{{ 1" + repeated(" + 1", 5000) + " }}", "{{ 'a'" + repeated(" ~ 'a'", 5000) + " }}",
