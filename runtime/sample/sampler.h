@@ -77,7 +77,7 @@ class Sampler {
   Random random_;
   std::span<Candidate> candidates_;
   std::array<int32_t, kMaxPenaltyWindow> accepted_ = {};  // ring
-  uint32_t accepted_end_ = 0;                        // where the next goes
+  uint32_t accepted_end_ = 0;                             // where the next goes
   uint32_t accepted_count_ = 0;
 };
 static_assert(sizeof(Sampler::State) == 32 + 8 + 4 * Sampler::kMaxPenaltyWindow);

@@ -110,9 +110,9 @@ class ParsedTemplate {
  public:
   // Hugging Face's settings (transformers, utils/chat_template_utils.py).
   explicit ParsedTemplate(const ChatTemplate& chat)
-      : chat_(chat), root_(minja::Parser::parse(std::string(chat.source), {.trim_blocks = true,
-                                                                          .lstrip_blocks = true,
-                                                                          .keep_trailing_newline = false})) {}
+      : chat_(chat),
+        root_(minja::Parser::parse(std::string(chat.source),
+                                   {.trim_blocks = true, .lstrip_blocks = true, .keep_trailing_newline = false})) {}
 
   std::string render(std::span<const ChatMessage> messages, bool add_generation_prompt) const {
     auto list = minja::Value::array();
@@ -128,8 +128,8 @@ class ParsedTemplate {
     values.set("bos_token", std::string(chat_.bos_text));
     values.set("eos_token", std::string(chat_.eos_text));
     Budget budget;
-    values.set("range", minja::Value::callable([&budget](const std::shared_ptr<minja::Context>&,
-                                                         minja::ArgumentsValue& args) {
+    values.set("range",
+               minja::Value::callable([&budget](const std::shared_ptr<minja::Context>&, minja::ArgumentsValue& args) {
                  return bounded_range(args, &budget);
                }));
     const auto context = std::make_shared<GuardedContext>(std::move(values), minja::Context::builtins(), &budget);
@@ -190,8 +190,7 @@ Status first_turn(const ChatTemplate& chat, std::span<const ChatMessage> message
   return render_chat(chat, messages, true, out, size);
 }
 
-Status next_turn(const ChatTemplate& chat, std::span<const ChatMessage> messages, std::span<char> out,
-                 uint64_t* size) {
+Status next_turn(const ChatTemplate& chat, std::span<const ChatMessage> messages, std::span<char> out, uint64_t* size) {
   return with_template(chat, size, [&](const ParsedTemplate& parsed) {
     constexpr std::string_view kAnswer = "stand-in answer";
     std::vector<ChatMessage> history = {{"user", "stand-in question"}};

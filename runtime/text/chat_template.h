@@ -14,7 +14,7 @@ struct ChatMessage {
 };
 
 struct ChatTemplate {
-  std::string_view source;            // Jinja
+  std::string_view source;              // Jinja
   std::string_view bos_text, eos_text;  // of the model's tokens, empty for none: what the template calls bos_token, ...
 };
 
@@ -40,9 +40,7 @@ Status render_chat(const ChatTemplate& chat, std::span<const ChatMessage> messag
 // part of, so that token is not fed by itself) and the new messages, ready for the next answer. It is found with a
 // stand-in history: a question, once alone and ready for its answer, and once with an answer and the new messages.
 // kTemplate when the second text is not the first, the answer, and more: such a template rewrites its history.
-Status first_turn(const ChatTemplate& chat, std::span<const ChatMessage> messages, std::span<char> out,
-                  uint64_t* size);
-Status next_turn(const ChatTemplate& chat, std::span<const ChatMessage> messages, std::span<char> out,
-                 uint64_t* size);
+Status first_turn(const ChatTemplate& chat, std::span<const ChatMessage> messages, std::span<char> out, uint64_t* size);
+Status next_turn(const ChatTemplate& chat, std::span<const ChatMessage> messages, std::span<char> out, uint64_t* size);
 
 }  // namespace lethe

@@ -61,8 +61,7 @@ Status Splitter::open(std::span<const std::string_view> patterns, const Scratch&
   for (const std::string_view pattern : patterns) LETHE_RETURN_IF_ERROR(compile(pattern, compile_context));
   if (region_.size - region_.used < kBacktrackKib * 1024 + kAlignment) {
     return Status::error(ErrorCode::kUnsupported, "the %zu split patterns take %llu of %llu bytes", pattern_count_,
-                         static_cast<unsigned long long>(region_.used),
-                         static_cast<unsigned long long>(region_.size));
+                         static_cast<unsigned long long>(region_.used), static_cast<unsigned long long>(region_.size));
   }
   return {};
 }
@@ -97,10 +96,9 @@ Status Splitter::split_stage(size_t stage, std::string_view text, PieceSink sink
   auto* match_data = static_cast<pcre2_match_data*>(match_data_);
   size_t at = 0;
   while (at < text.size()) {
-    const int found = pcre2_match(static_cast<const pcre2_code*>(codes_[stage]),
-                                  reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
-                                  PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, match_data,
-                                  static_cast<pcre2_match_context*>(match_context_));
+    const int found = pcre2_match(
+        static_cast<const pcre2_code*>(codes_[stage]), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
+        PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, match_data, static_cast<pcre2_match_context*>(match_context_));
     size_t start = text.size(), end = text.size();
     if (found >= 0) {
       const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(match_data);
@@ -108,8 +106,8 @@ Status Splitter::split_stage(size_t stage, std::string_view text, PieceSink sink
       end = offsets[1];
       // \K can put the start anywhere.
       if (start < at || end <= start || end > text.size()) {
-        return Status::error(ErrorCode::kUnsupported, "split pattern %zu matches bytes %zu to %zu from byte %zu",
-                             stage, start, end, at);
+        return Status::error(ErrorCode::kUnsupported, "split pattern %zu matches bytes %zu to %zu from byte %zu", stage,
+                             start, end, at);
       }
     } else if (found != PCRE2_ERROR_NOMATCH) {
       return Status::error(ErrorCode::kUnsupported, "split pattern %zu on %zu bytes of text: %s", stage, text.size(),

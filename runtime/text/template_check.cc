@@ -3,16 +3,17 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <initializer_list>
 
 namespace lethe {
 namespace {
 
 constexpr size_t kMaxCommentBytes = 1024;
 constexpr size_t kMaxWordBytes = 128;
-constexpr size_t kMaxSpaces = 512;     // in a row
+constexpr size_t kMaxSpaces = 512;  // in a row
 constexpr size_t kMaxTagTokens = 256;
-constexpr size_t kMaxBrackets = 32;    // open at a time
-constexpr int kMaxBlocks = 32;         // open at a time
+constexpr size_t kMaxBrackets = 32;  // open at a time
+constexpr int kMaxBlocks = 32;       // open at a time
 constexpr size_t kMaxNamespaces = 32;
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -131,10 +132,15 @@ class Checker {
     if (token(0).is("-") || token(0).is("+") || token(0).is("~")) first = 1;
     if (is_block) {
       const Token& keyword = token(first);
-      for (const std::string_view opens : {"if", "for", "macro", "filter", "generation"}) {
-        if (keyword.is(opens) && ++open_blocks_ > kMaxBlocks) return refuse(keyword.offset, "blocks nested too deep");
+      const auto is_any_of = [&](std::initializer_list<std::string_view> words) {
+        return std::any_of(words.begin(), words.end(), [&](std::string_view word) { return keyword.is(word); });
+      };
+      const bool has_value = std::any_of(tokens_.begin(), tokens_.begin() + static_cast<ptrdiff_t>(count_),
+                                         [](const Token& each) { return each.is("="); });
+      if (is_any_of({"if", "for", "macro", "filter", "generation"}) || (keyword.is("set") && !has_value)) {
+        if (++open_blocks_ > kMaxBlocks) return refuse(keyword.offset, "blocks nested too deep");
       }
-      if (keyword.type == TokenType::kName && keyword.text.starts_with("end") && open_blocks_ > 0) --open_blocks_;
+      if (is_any_of({"endif", "endfor", "endmacro", "endfilter", "endgeneration", "endset"})) --open_blocks_;
       if (keyword.is("call")) return refuse(keyword.offset, "a call block");
       if (keyword.is("macro") && open_scopes_ > 0) return refuse(keyword.offset, "a macro inside a loop or a macro");
       if (keyword.is("for") || keyword.is("macro")) ++open_scopes_;
@@ -168,8 +174,8 @@ class Checker {
     const Token& next = token(at + 1);
     if (is_member) {
       if (name.is("append") || name.is("insert") || name.is("cycle")) return refuse(name.offset, "an unsafe method");
-      if (name.is("split") && !(next.is("(") && token(at + 2).type == TokenType::kText &&
-                                !token(at + 2).text.empty() && token(at + 3).is(")"))) {
+      if (name.is("split") && !(next.is("(") && token(at + 2).type == TokenType::kText && !token(at + 2).text.empty() &&
+                                token(at + 3).is(")"))) {
         return refuse(name.offset, "split() by what is not a text");
       }
       return {};
@@ -194,7 +200,8 @@ class Checker {
                                std::all_of(next.text.begin(), next.text.end(), is_digit) &&
                                next.text.find_first_not_of('0') != std::string_view::npos;
       // "1.0e-999" and the like would be zero again; nothing but a whole number is.
-      if (!is_positive || token(at + 2).is(".")) return refuse(symbol.offset, "division by what is not a number above 0");
+      if (!is_positive || token(at + 2).is("."))
+        return refuse(symbol.offset, "division by what is not a number above 0");
     }
     if (symbol.is(":")) return check_colon(at);
     return {};

@@ -71,8 +71,7 @@ Status Tokenizer::encode_plain(std::string_view text, Output& output) {
   return splitter_.split(text, encode_piece, &output);
 }
 
-Status Tokenizer::encode(std::string_view text, const EncodeOptions& options, std::span<int32_t> ids,
-                         uint64_t* count) {
+Status Tokenizer::encode(std::string_view text, const EncodeOptions& options, std::span<int32_t> ids, uint64_t* count) {
   struct Buffer {
     std::span<int32_t> ids;
     uint64_t count;

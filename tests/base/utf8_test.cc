@@ -15,16 +15,15 @@ bool is_character(const std::string& bytes) {
   struct Row {
     std::vector<std::array<int, 2>> ranges;
   };
-  static const std::vector<Row> rows = {
-      {{{0x00, 0x7F}}},
-      {{{0xC2, 0xDF}, {0x80, 0xBF}}},
-      {{{0xE0, 0xE0}, {0xA0, 0xBF}, {0x80, 0xBF}}},
-      {{{0xE1, 0xEC}, {0x80, 0xBF}, {0x80, 0xBF}}},
-      {{{0xED, 0xED}, {0x80, 0x9F}, {0x80, 0xBF}}},
-      {{{0xEE, 0xEF}, {0x80, 0xBF}, {0x80, 0xBF}}},
-      {{{0xF0, 0xF0}, {0x90, 0xBF}, {0x80, 0xBF}, {0x80, 0xBF}}},
-      {{{0xF1, 0xF3}, {0x80, 0xBF}, {0x80, 0xBF}, {0x80, 0xBF}}},
-      {{{0xF4, 0xF4}, {0x80, 0x8F}, {0x80, 0xBF}, {0x80, 0xBF}}}};
+  static const std::vector<Row> rows = {{{{0x00, 0x7F}}},
+                                        {{{0xC2, 0xDF}, {0x80, 0xBF}}},
+                                        {{{0xE0, 0xE0}, {0xA0, 0xBF}, {0x80, 0xBF}}},
+                                        {{{0xE1, 0xEC}, {0x80, 0xBF}, {0x80, 0xBF}}},
+                                        {{{0xED, 0xED}, {0x80, 0x9F}, {0x80, 0xBF}}},
+                                        {{{0xEE, 0xEF}, {0x80, 0xBF}, {0x80, 0xBF}}},
+                                        {{{0xF0, 0xF0}, {0x90, 0xBF}, {0x80, 0xBF}, {0x80, 0xBF}}},
+                                        {{{0xF1, 0xF3}, {0x80, 0xBF}, {0x80, 0xBF}, {0x80, 0xBF}}},
+                                        {{{0xF4, 0xF4}, {0x80, 0x8F}, {0x80, 0xBF}, {0x80, 0xBF}}}};
   for (const Row& row : rows) {
     bool fits = row.ranges.size() == bytes.size();
     for (size_t i = 0; fits && i < bytes.size(); ++i) {
@@ -91,7 +90,9 @@ TEST_CASE("invalid bytes become one replacement character for every maximal subp
 }
 
 TEST_CASE("replace_invalid keeps to the room it is given and tells what it needs") {
-  const std::string text = "ab\xFF" "cd\xC3\xA4";
+  const std::string text =
+      "ab\xFF"
+      "cd\xC3\xA4";
   const std::string whole = replaced(text);
   CHECK(whole.size() == 9);
   for (size_t room = 0; room <= whole.size(); ++room) {
@@ -118,8 +119,8 @@ TEST_CASE("complete_prefix leaves out exactly the unfinished character") {
   for (size_t size = 0; size <= text.size(); ++size) {
     CHECK(complete_prefix(std::string_view(text).substr(0, size)) == expected[size]);
   }
-  CHECK(complete_prefix("\x80\x80\x80\x80") == 4);      // belongs to no character: nothing to wait for
-  CHECK(complete_prefix("\xED\xA0") == 2);              // a surrogate
+  CHECK(complete_prefix("\x80\x80\x80\x80") == 4);  // belongs to no character: nothing to wait for
+  CHECK(complete_prefix("\xED\xA0") == 2);          // a surrogate
   CHECK(complete_prefix("\xE2\x28") == 2);
   CHECK(complete_prefix("\xF0\x9F\x98\x80\x80") == 5);
 }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "runtime/text/patterns.h"
 #include "tests/support/model_bytes.h"
 #include "tests/support/tiny_model.h"
 
@@ -62,7 +63,8 @@ TEST_CASE("tokens are raw bytes, specials literal text") {
   CHECK_FALSE(data.add_bos);
   CHECK(data.chat_template.substr(0, 30) == "{% for message in messages %}{");
   REQUIRE(data.split_patterns.size() == 2);
-  CHECK(data.split_patterns[0] == "\\p{N}");
+  CHECK(data.split_patterns[0] == kSplitDigits);
+  CHECK(data.split_patterns[1] == kSplitGpt2);
 }
 
 TEST_CASE("every merge is found with its rank, and nothing else") {

@@ -32,7 +32,8 @@ struct Fixture {
 // By definition, with sorting and double precision: the probability of each id.
 std::map<int32_t, double> exact(const std::vector<float>& logits, const SamplerOptions& options) {
   std::vector<std::pair<double, int32_t>> ranked;  // -logit, id
-  for (size_t i = 0; i < logits.size(); ++i) ranked.emplace_back(-logits[i] / options.temperature, static_cast<int32_t>(i));
+  for (size_t i = 0; i < logits.size(); ++i)
+    ranked.emplace_back(-logits[i] / options.temperature, static_cast<int32_t>(i));
   std::sort(ranked.begin(), ranked.end());
   if (options.top_k > 0 && options.top_k < ranked.size()) ranked.resize(options.top_k);
   const auto probabilities = [&] {
@@ -51,7 +52,8 @@ std::map<int32_t, double> exact(const std::vector<float>& logits, const SamplerO
   }
   if (options.min_p > 0) {
     const std::vector<double> p = probabilities();
-    ranked.resize(static_cast<size_t>(std::count_if(p.begin(), p.end(), [&](double v) { return v >= options.min_p * p[0]; })));
+    ranked.resize(
+        static_cast<size_t>(std::count_if(p.begin(), p.end(), [&](double v) { return v >= options.min_p * p[0]; })));
   }
   const std::vector<double> p = probabilities();
   std::map<int32_t, double> result;
@@ -75,11 +77,17 @@ TEST_CASE("greedy takes the greatest, the smallest id of equals") {
 
 TEST_CASE("draws follow the exact probabilities of every combination of options") {
   std::mt19937 random(1);
-  const std::vector<SamplerOptions> settings = {
-      {.temperature = 1}, {.temperature = 0.5f}, {.temperature = 2}, {.temperature = 1, .top_k = 5},
-      {.temperature = 1, .top_p = 0.8f}, {.temperature = 1, .min_p = 0.1f}, {.temperature = 1.5f, .top_k = 12, .top_p = 0.9f},
-      {.temperature = 0.8f, .top_k = 15, .top_p = 0.95f, .min_p = 0.05f}, {.temperature = 1, .top_k = 1},
-      {.temperature = 1, .top_p = 0.0001f}, {.temperature = 1, .min_p = 1}};
+  const std::vector<SamplerOptions> settings = {{.temperature = 1},
+                                                {.temperature = 0.5f},
+                                                {.temperature = 2},
+                                                {.temperature = 1, .top_k = 5},
+                                                {.temperature = 1, .top_p = 0.8f},
+                                                {.temperature = 1, .min_p = 0.1f},
+                                                {.temperature = 1.5f, .top_k = 12, .top_p = 0.9f},
+                                                {.temperature = 0.8f, .top_k = 15, .top_p = 0.95f, .min_p = 0.05f},
+                                                {.temperature = 1, .top_k = 1},
+                                                {.temperature = 1, .top_p = 0.0001f},
+                                                {.temperature = 1, .min_p = 1}};
   for (SamplerOptions options : settings) {
     for (uint64_t seed = 1; seed <= 3; ++seed) {
       options.seed = seed;
@@ -161,11 +169,11 @@ TEST_CASE("the penalty divides above zero and multiplies below, once per token, 
   };
   CHECK(penalised_beats(4, 1.99f, 1, 64, 0));
   CHECK_FALSE(penalised_beats(4, 2.01f, 1, 64, 0));
-  CHECK(penalised_beats(4, 1.99f, 3, 64, 0));        // accepted three times: still 2
+  CHECK(penalised_beats(4, 1.99f, 3, 64, 0));  // accepted three times: still 2
   CHECK(penalised_beats(-1, -2.01f, 1, 64, 0));
   CHECK_FALSE(penalised_beats(-1, -1.99f, 1, 64, 0));
-  CHECK_FALSE(penalised_beats(4, 3, 1, 4, 3));       // the fourth from the end
-  CHECK(penalised_beats(4, 3, 1, 4, 4));             // has left the window
+  CHECK_FALSE(penalised_beats(4, 3, 1, 4, 3));  // the fourth from the end
+  CHECK(penalised_beats(4, 3, 1, 4, 4));        // has left the window
   CHECK(penalised_beats(4, 3, 1, 0, 0));
   CHECK_FALSE(penalised_beats(4, 3, 1, 256, 255));
   CHECK(penalised_beats(4, 3, 1, 256, 256));
@@ -173,12 +181,20 @@ TEST_CASE("the penalty divides above zero and multiplies below, once per token, 
 
 TEST_CASE("impossible options are refused by name and change nothing") {
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
-  const std::vector<std::pair<std::string, SamplerOptions>> bad = {
-      {"temperature", {.temperature = -0.1f}}, {"temperature", {.temperature = nan}}, {"temperature", {.temperature = inf}},
-      {"top_p", {.top_p = 0}}, {"top_p", {.top_p = 1.1f}}, {"top_p", {.top_p = nan}}, {"min_p", {.min_p = -0.1f}},
-      {"min_p", {.min_p = 1.5f}}, {"min_p", {.min_p = nan}}, {"repetition_penalty", {.repetition_penalty = 0}},
-      {"repetition_penalty", {.repetition_penalty = -1}}, {"repetition_penalty", {.repetition_penalty = nan}},
-      {"repetition_penalty", {.repetition_penalty = inf}}, {"penalty_window", {.penalty_window = 257}}};
+  const std::vector<std::pair<std::string, SamplerOptions>> bad = {{"temperature", {.temperature = -0.1f}},
+                                                                   {"temperature", {.temperature = nan}},
+                                                                   {"temperature", {.temperature = inf}},
+                                                                   {"top_p", {.top_p = 0}},
+                                                                   {"top_p", {.top_p = 1.1f}},
+                                                                   {"top_p", {.top_p = nan}},
+                                                                   {"min_p", {.min_p = -0.1f}},
+                                                                   {"min_p", {.min_p = 1.5f}},
+                                                                   {"min_p", {.min_p = nan}},
+                                                                   {"repetition_penalty", {.repetition_penalty = 0}},
+                                                                   {"repetition_penalty", {.repetition_penalty = -1}},
+                                                                   {"repetition_penalty", {.repetition_penalty = nan}},
+                                                                   {"repetition_penalty", {.repetition_penalty = inf}},
+                                                                   {"penalty_window", {.penalty_window = 257}}};
   Fixture fixture(4, {.temperature = 1, .seed = 9});
   Fixture same(4, {.temperature = 1, .seed = 9});
   for (const auto& [name, options] : bad) {

@@ -63,7 +63,7 @@ inline PackedMatrix pack_weights(WeightFormat format, std::span<const float> w, 
   packed.lines.resize(tensor_bytes(format, rows, cols) / kLineBytes, Line{});
   const size_t line_count = packed.lines.size() / ((rows + 15) / 16);
   for (size_t row = 0; row < rows; ++row) {
-    uint8_t* panel = packed.lines[row / 16 * line_count].bytes;
+    uint8_t* panel = reinterpret_cast<uint8_t*>(packed.lines.data() + row / 16 * line_count);
     const size_t r = row % 16;
     const auto put_half = [&](size_t index, float value) {
       const uint16_t half = float_to_half(value);

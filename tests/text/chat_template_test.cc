@@ -39,7 +39,8 @@ Rendered next(std::string_view source, const Messages& messages) {
 
 // SmolLM2's (ChatML with a default system message).
 constexpr std::string_view kChatMl =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are "
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou "
+    "are "
     "a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + "
     "message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
     "'<|im_start|>assistant\n' }}{% endif %}";
@@ -99,7 +100,8 @@ TEST_CASE("ChatML") {
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
   CHECK(render(kChatMl, {{"system", "Be brief."}, {"user", "Hi"}, {"assistant", "Yes?"}}, false).text ==
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n");
+        "<|im_start|>system\nBe "
+        "brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes?<|im_end|>\n");
   CHECK(next(kChatMl, {{"user", "More \xF0\x9F\x98\x80"}}).text ==
         "<|im_end|>\n<|im_start|>user\nMore \xF0\x9F\x98\x80<|im_end|>\n<|im_start|>assistant\n");
 }
@@ -107,7 +109,8 @@ TEST_CASE("ChatML") {
 TEST_CASE("Gemma's manner") {
   CHECK(render(kGemma, {{"system", "S"}, {"user", "  Hi  "}}).text ==
         "<s><start_of_turn>user\nS\n\nHi<end_of_turn>\n<start_of_turn>model\n");
-  CHECK(next(kGemma, {{"user", "B"}}).text == "<end_of_turn>\n<start_of_turn>user\nB<end_of_turn>\n<start_of_turn>model\n");
+  CHECK(next(kGemma, {{"user", "B"}}).text ==
+        "<end_of_turn>\n<start_of_turn>user\nB<end_of_turn>\n<start_of_turn>model\n");
   const Rendered refused = next(kGemma, {{"assistant", "B"}});
   CHECK(refused.status.code() == ErrorCode::kTemplate);
   CHECK(std::string(refused.status.message()).find("Conversation roles must alternate") != std::string::npos);
@@ -117,14 +120,14 @@ TEST_CASE("Qwen's manner") {
   CHECK(render(kQwen, {{"user", "a"}, {"assistant", "<think>\nt\n</think>\n\nb"}, {"user", "c"}}).text ==
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n"
         "<|im_start|>assistant\n");
-  CHECK(next(kQwen, {{"user", "c"}}).text ==
-        "<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n");
+  CHECK(next(kQwen, {{"user", "c"}}).text == "<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n");
 }
 
 TEST_CASE("macros") {
   CHECK(render("{% macro turn(m, last=false) %}[{{ m.role }}: {{ m.content }}{{ '.' if last }}]{% endmacro %}"
                "{% for m in messages %}{{ turn(m, last=loop.last) }}{% endfor %}",
-               {{"user", "a"}, {"assistant", "b"}}).text == "[user: a][assistant: b.]");
+               {{"user", "a"}, {"assistant", "b"}})
+            .text == "[user: a][assistant: b.]");
 }
 
 // What an endless conversation feeds is what rendering all of it would give.
@@ -186,21 +189,44 @@ std::string repeated(std::string_view text, int times) {
 TEST_CASE("hostile templates neither crash nor hang") {
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<std::string> sources = {
-      "{{ 1 % 0 }}", "{{ 1 // (1 - 1) }}", "{{ 7 / x }}", "{{ 1 % 0.5 }}", "{{ 'a' * 1000000000 }}", "{{ 'abc'[9:0:-1] }}",
-      "{{ 'abc'[9:0:x] }}", "{{ 'a'.split('') }}", "{{ 'a'.split(x) }}", "{{ range(1, 2, 3, 4) }}", "{{ range(5, 1, 0) }}",
-      "{{ range(1000000000) }}", "{% for a in range(9, 0, -0) %}{% endfor %}",
-      "{% set l = [] %}{{ l.append(l) }}{{ l }}", "{% set ns = namespace(a=1) %}{% set ns.a = ns %}{{ ns.a }}",
-      "{% set d = {} %}{% set d.x = d %}{{ d }}", "{% set f = [namespace(a=1)] %}{{ f }}",
+      "{{ 1 % 0 }}",
+      "{{ 1 // (1 - 1) }}",
+      "{{ 7 / x }}",
+      "{{ 1 % 0.5 }}",
+      "{{ 'a' * 1000000000 }}",
+      "{{ 'abc'[9:0:-1] }}",
+      "{{ 'abc'[9:0:x] }}",
+      "{{ 'a'.split('') }}",
+      "{{ 'a'.split(x) }}",
+      "{{ range(1, 2, 3, 4) }}",
+      "{{ range(5, 1, 0) }}",
+      "{{ range(1000000000) }}",
+      "{% for a in range(9, 0, -0) %}{% endfor %}",
+      "{% set l = [] %}{{ l.append(l) }}{{ l }}",
+      "{% set ns = namespace(a=1) %}{% set ns.a = ns %}{{ ns.a }}",
+      "{% set d = {} %}{% set d.x = d %}{{ d }}",
+      "{% set f = [namespace(a=1)] %}{{ f }}",
       "{% for x in messages recursive %}{{ loop(messages) }}{% endfor %}",
       "{% set ns = namespace() %}{% for x in messages %}{% set ns.l = loop %}{% endfor %}{{ ns.l.cycle(1) }}",
-      "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "{% call messages() %}{% endcall %}",
+      "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+      "{% call messages() %}{% endcall %}",
       "{% for x in messages %}{% macro a() %}{% endmacro %}{% endfor %}",
-      "{% for a in range(999) %}{% for b in range(999) %}{% for c in range(999) %}{{ c }}{% endfor %}{% endfor %}{% endfor %}",
-      "{{ " + repeated("(", 5000) + "1" + repeated(")", 5000) + " }}", "{{ " + repeated("[", 5000) + " }}",
-      "{{ " + repeated("not ", 5000) + "x }}", "{{ 1" + repeated(" + 1", 5000) + " }}", "{{ 'a'" + repeated(" ~ 'a'", 5000) + " }}",
-      repeated("{% if 1 %}", 3000) + repeated("{% endif %}", 3000), "{# " + repeated("x", 30000) + " #}",
-      "{{ " + repeated("x", 30000) + " }}", "{{ " + repeated(" ", 30000) + " }}", "{{ " + repeated("9", 30000) + " }}",
-      repeated("x", 100000), std::string("{{ 'a\0b' }}", 12)};
+      "{% for a in range(999) %}{% for b in range(999) %}{% for c in range(999) %}{{ c }}{% endfor %}{% endfor %}{% "
+      "endfor %}",
+      "{{ " + repeated("(", 5000) + "1" + repeated(")", 5000) + " }}",
+      "{{ " + repeated("[", 5000) + " }}",
+      "{{ " + repeated("not ", 5000) + "x }}",
+      "{{ 1" + repeated(" + 1", 5000) + " }}",
+      "{{ 'a'" + repeated(" ~ 'a'", 5000) + " }}",
+      repeated("{% if 1 %}", 3000) + repeated("{% endif %}", 1),
+      repeated("{% set a %}", 2000),
+      repeated("{% if 1 %}{% set a %}{% endset %}", 900),
+      "{# " + repeated("x", 30000) + " #}",
+      "{{ " + repeated("x", 30000) + " }}",
+      "{{ " + repeated(" ", 30000) + " }}",
+      "{{ " + repeated("9", 30000) + " }}",
+      repeated("x", 100000),
+      std::string("{{ 'a\0b' }}", 12)};
   for (const std::string& source : sources) {
     CAPTURE(source.substr(0, 100));
     const Rendered result = render(source, {{"user", "x"}});

@@ -55,11 +55,11 @@ TEST_CASE("SmolLM's pattern cuts digits first, and the second pattern sees each 
 }
 
 TEST_CASE("white space, letters and numbers are the reference's where PCRE2's own differ") {
-  CHECK(pieces_of(kGpt2Patterns, "a\u180eb") == Pieces{"a", "\u180e", "b"});    // not white space since Unicode 6.3
+  CHECK(pieces_of(kGpt2Patterns, "a\u180eb") == Pieces{"a", "\u180e", "b"});  // not white space since Unicode 6.3
   CHECK(pieces_of(kGpt2Patterns, "!\u180e!") == Pieces{"!\u180e!"});
   CHECK(pieces_of(kGpt2Patterns, "a\u0085\u3000b") == Pieces{"a", "\u0085", "\u3000", "b"});
-  CHECK(pieces_of(kGpt2Patterns, "a\U00031350b") == Pieces{"a\U00031350b"});    // a letter since Unicode 15
-  CHECK(pieces_of(kGpt2Patterns, "1\U0001ccf02") == Pieces{"1\U0001ccf02"});    // a digit since Unicode 16
+  CHECK(pieces_of(kGpt2Patterns, "a\U00031350b") == Pieces{"a\U00031350b"});  // a letter since Unicode 15
+  CHECK(pieces_of(kGpt2Patterns, "1\U0001ccf02") == Pieces{"1\U0001ccf02"});  // a digit since Unicode 16
   CHECK(pieces_of(kSmolLmPatterns, "\U00016ff4\U00016ff5") == Pieces{"\U00016ff4", "\U00016ff5"});  // Unicode 17
 }
 
@@ -98,7 +98,8 @@ TEST_CASE("hostile patterns end in errors, soon") {
 
   const auto begin = std::chrono::steady_clock::now();
   const std::string text = std::string(40, 'a') + "!";
-  for (const std::string_view pattern : {"(?:a+a+)+b", "(?:(a)|a)*b", "(?=(a*)*b)a", "^(?:a?){40}a{40}\\z", "(?R)?a\\K(?R)b"}) {
+  for (const std::string_view pattern :
+       {"(?:a+a+)+b", "(?:(a)|a)*b", "(?=(a*)*b)a", "^(?:a?){40}a{40}\\z", "(?R)?a\\K(?R)b"}) {
     Fixture fixture;
     const std::string_view patterns[] = {pattern};
     if (!fixture.open(patterns).ok()) continue;

@@ -36,9 +36,16 @@ size_t naive_held(const std::string& text, const std::vector<std::string_view>& 
 }
 
 TEST_CASE("the text and the hit are those of a plain search, however the stream is cut") {
-  const std::vector<std::vector<std::string_view>> sets = {
-      {"ab"}, {"aab", "ba"}, {"abab", "bb", "a"}, {"aaa"}, {"abcabd"}, {"abcd", "bc"}, {"b", "ab", "aab", "aaab"},
-      {"aabaaab", "abaaa"}, {}, {"\xC3\xA9", "\xC3\xA8t"}};
+  const std::vector<std::vector<std::string_view>> sets = {{"ab"},
+                                                           {"aab", "ba"},
+                                                           {"abab", "bb", "a"},
+                                                           {"aaa"},
+                                                           {"abcabd"},
+                                                           {"abcd", "bc"},
+                                                           {"b", "ab", "aab", "aaab"},
+                                                           {"aabaaab", "abaaa"},
+                                                           {},
+                                                           {"\xC3\xA9", "\xC3\xA8t"}};
   std::mt19937 random(3);
   for (const auto& stops : sets) {
     StopMatcher matcher;

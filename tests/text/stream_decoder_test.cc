@@ -34,9 +34,24 @@ std::string decode_at_once(const std::string& bytes) {
 TEST_CASE("random bytes cut at random places decode as at once") {
   std::mt19937 random(7);
   // Mostly pieces of characters, so that every kind of interruption comes up.
-  const std::vector<std::string> parts = {"a", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xF0\x9F\x98", "\xF0\x9F",
-                                          "\xF0", "\xE2\x82", "\xE2", "\xC3", "\x80", "\xFF", "\xC0", "\xED\xA0\x80",
-                                          "\xF4\x90", "\xE0\x80", "\n", "long ascii text without end "};
+  const std::vector<std::string> parts = {"a",
+                                          "\xC3\xA9",
+                                          "\xE2\x82\xAC",
+                                          "\xF0\x9F\x98\x80",
+                                          "\xF0\x9F\x98",
+                                          "\xF0\x9F",
+                                          "\xF0",
+                                          "\xE2\x82",
+                                          "\xE2",
+                                          "\xC3",
+                                          "\x80",
+                                          "\xFF",
+                                          "\xC0",
+                                          "\xED\xA0\x80",
+                                          "\xF4\x90",
+                                          "\xE0\x80",
+                                          "\n",
+                                          "long ascii text without end "};
   for (int trial = 0; trial < 20000; ++trial) {
     std::string bytes;
     for (size_t n = random() % 12; n > 0; --n) bytes += parts[random() % parts.size()];

@@ -108,12 +108,12 @@ Texts naive_merge(const TinyVocabulary& vocabulary, std::string_view piece) {
 TEST_CASE("merges by hand") {
   const TinyVocabulary vocabulary("abc ", {{"a", "b"}, {"b", "c"}, {"ab", "c"}, {" ", "ab"}, {"a", "a"}}, {}, {});
   Fixture fixture(vocabulary.data);
-  CHECK(fixture.texts("abc") == Texts{"abc"});       // ab before bc, then abc
+  CHECK(fixture.texts("abc") == Texts{"abc"});  // ab before bc, then abc
   CHECK(fixture.texts("bbc") == Texts{"b", "bc"});
-  CHECK(fixture.texts(" abc") == Texts{" ", "abc"}); // abc has the smaller rank than " ab"
+  CHECK(fixture.texts(" abc") == Texts{" ", "abc"});  // abc has the smaller rank than " ab"
   CHECK(fixture.texts(" ab") == Texts{" ab"});
   CHECK(fixture.texts("aaab") == Texts{"aa", "ab"});
-  CHECK(fixture.texts("aaa") == Texts{"aa", "a"});   // the leftmost of equals
+  CHECK(fixture.texts("aaa") == Texts{"aa", "a"});  // the leftmost of equals
   CHECK(fixture.texts("").empty());
 }
 
@@ -133,7 +133,8 @@ TEST_CASE("random vocabularies merge as the definition says") {
     Fixture fixture(vocabulary.data);
     for (int piece = 0; piece < 30; ++piece) {
       std::string text;
-      for (size_t n = 1 + random() % (piece == 0 ? 256 : 20); n > 0; --n) text += "abcd"[random() % 40 == 0 ? 3 : random() % 3];
+      for (size_t n = 1 + random() % (piece == 0 ? 256 : 20); n > 0; --n)
+        text += "abcd"[random() % 40 == 0 ? 3 : random() % 3];
       CAPTURE(text);
       REQUIRE(fixture.texts(text) == naive_merge(vocabulary, text));
     }

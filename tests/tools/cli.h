@@ -32,13 +32,14 @@ class Cli {
  public:
   struct Options {
     std::string input;             // standard input
-    std::string out_path;          // instead of a temporary file
+    std::string out_path;          // a device instead of a file: what it gets is not read back
     uint64_t most_file_bytes = 0;  // limit on the size of any file it writes; 0: none
   };
 
   explicit Cli(const Args& args) : Cli(args, Options{}) {}
   Cli(const Args& args, const Options& options)
-      : out_path_(options.out_path.empty() ? temporary_path(".out") : options.out_path),
+      : keeps_out_(options.out_path.empty()),
+        out_path_(options.out_path.empty() ? temporary_path(".out") : options.out_path),
         err_path_(temporary_path(".err")) {
     const char* executable = std::getenv("LETHE_CLI");
     REQUIRE_MESSAGE(executable != nullptr, "LETHE_CLI must be the path of the lethe executable");
@@ -92,10 +93,11 @@ class Cli {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     const int status = WIFEXITED(wait_status_) ? WEXITSTATUS(wait_status_) : -WTERMSIG(wait_status_);
-    return {status, read_file(out_path_), read_file(err_path_)};
+    return {status, keeps_out_ ? read_file(out_path_) : "", read_file(err_path_)};
   }
 
  private:
+  bool keeps_out_;
   std::string out_path_, err_path_;
   pid_t pid_ = -1;
   int wait_status_ = 0;

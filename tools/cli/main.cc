@@ -39,8 +39,12 @@ int run_command_line(int argc, char** argv) {
   } catch (const CLI::Success& asked) {  // --help, --version
     return app.exit(asked);
   } catch (const CLI::ParseError& wrong) {
-    print_error(LETHE_ERROR_INVALID_ARGUMENT, wrong.what());
     const CLI::App* command = &app;
+    if (app.get_subcommands().empty() && app.remaining_size() != 0) {
+      print_error(LETHE_ERROR_INVALID_ARGUMENT, ("there is no subcommand " + app.remaining().front()).c_str());
+    } else {
+      print_error(LETHE_ERROR_INVALID_ARGUMENT, wrong.what());
+    }
     std::string name = "lethe";
     while (!command->get_subcommands().empty()) {
       command = command->get_subcommands().front();

@@ -83,7 +83,7 @@ void SamplingOptions::add_to(CLI::App& command) {
   command.add_option("--top-p", top_p, "keep the likeliest tokens of this total probability (default 0.95; 1: off)");
   command.add_option("--min-p", min_p, "drop tokens below this share of the likeliest (default 0: off)");
   command.add_option("--repetition-penalty", repetition_penalty, "default 1: off");
-  command.add_option("--seed", seed, "same seed, same text (default 0)");
+  command.add_option("--seed", seed, "same seed, same text (default 0)")->check(CLI::NonNegativeNumber);
 }
 
 lethe_sampling SamplingOptions::sampling() const {
@@ -108,7 +108,8 @@ lethe_sampling SamplingOptions::sampling() const {
 
 void ReplyOptions::add_to(CLI::App& command) {
   command.add_option("--max-tokens", max_tokens, "longest reply, tokens (0: until the model ends it)")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   command.add_option("--stop", stop, "text that ends the reply (may be repeated)")->expected(1)->take_all();
   command.add_flag("--ignore-eos", ignore_eos, "go on after the model's end token");
 }

@@ -193,7 +193,7 @@ void run_text(api::Session& session, const Prompt& prompt, const lethe_generate_
     fwrite(text.data(), 1, text.size(), stdout);
     return fflush(stdout) == 0;
   });
-  fputc('\n', stdout);
+  if (outcome.error.ok() || outcome.reply.tokens != 0) fputc('\n', stdout);
   fflush(stdout);
   if (!is_terminal(stderr)) return;
   const lethe_stats stats = session.stats();

@@ -9,18 +9,17 @@
 #include <unordered_map>
 
 #include "runtime/model/quant_format.h"
+#include "runtime/text/patterns.h"
 
 namespace lethe {
 namespace {
 
-// The one table of pre-tokenizers: GGUF's name, and the patterns that are applied one after another.
-constexpr const char* kDigits = R"(\p{N})";
-constexpr const char* kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+// GGUF's names of the pre-tokenizers whose patterns are known.
 struct PreTokenizer {
   std::string_view name;
-  std::array<const char*, 2> patterns;
+  std::span<const std::string_view> patterns;
 };
-constexpr PreTokenizer kPreTokenizers[] = {{"gpt-2", {kGpt2, nullptr}}, {"smollm", {kDigits, kGpt2}}};
+constexpr PreTokenizer kPreTokenizers[] = {{"gpt-2", kGpt2Patterns}, {"smollm", kSmolLmPatterns}};
 
 // Texts of control tokens that end a reply, besides the declared end of sequence.
 constexpr std::string_view kEndTexts[] = {"<|endoftext|>", "<|im_end|>", "<|eot_id|>",      "<|eom_id|>",     "<|end|>",
@@ -82,9 +81,7 @@ class TokenizerPacker {
     if (!pre.has_value()) return missing("tokenizer.ggml.pre");
     for (const PreTokenizer& known : kPreTokenizers) {
       if (known.name != *pre) continue;
-      for (const char* pattern : known.patterns) {
-        if (pattern != nullptr) out_.entry.split_patterns.emplace_back(pattern);
-      }
+      out_.entry.split_patterns.assign(known.patterns.begin(), known.patterns.end());
       return {};
     }
     return unsupported("pre-tokenizer", *pre);

@@ -1,0 +1,238 @@
+// The decoder against a plain reference in double precision, and against itself: chunks, threads and position modes
+// that must not change a bit.
+#include "runtime/engine/decoder.h"
+
+#include <doctest/doctest.h>
+
+#include "tests/engine/engine_support.h"
+#include "tests/engine/llama_reference.h"
+
+namespace lethe::test {
+namespace {
+
+using Cache = LlamaReference::Cache;
+
+constexpr uint32_t kVocab = 3 + 256 + 41;
+
+// Largest difference of a logit, relative to the root mean square of the reference's.
+
+double compare(const Logits& logits, const std::vector<double>& expected) {
+  REQUIRE(logits.size() == expected.size());
+  double squares = 0, most = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double error = static_cast<double>(logits[i]) - expected[i];
+    squares += expected[i] * expected[i];
+    most = std::isnan(error) ? INFINITY : std::max(most, std::abs(error));
+  }
+  return most / std::sqrt(squares / static_cast<double>(logits.size()));
+}
+
+struct Difference {
+  double median, worst;  // of all positions
+};
+
+// Feeds token by token to both.
+Difference difference(const TinyOptions& shape, const SessionOptions& options,
+                      const LlamaReference::Options& reference_options, size_t tokens) {
+  const GgufSource source = tiny_gguf(shape);
+  const OpenModel model(pack_source(source));
+  const OpenSession session(model, options);
+  LlamaReference reference(source, shape, reference_options);
+  std::vector<double> all;
+  for (const int32_t id : random_ids(tokens, model->config().vocab, shape.seed + 100)) {
+    all.push_back(compare(feed(*session, {&id, 1}), reference.feed(id)));
+  }
+  std::sort(all.begin(), all.end());
+  return {all[all.size() / 2], all.back()};
+}
+
+const std::vector<TinyOptions>& shapes() {
+  static const std::vector<TinyOptions> all = {
+      {.seed = 1},
+      {.tied = false, .seed = 2},
+      {.layers = 1, .heads = 4, .kv_heads = 4, .seed = 3},
+      {.layers = 3, .embed_dim = 96, .heads = 6, .kv_heads = 1, .head_dim = 32, .ffn_dim = 32, .seed = 4},
+      {.embed_dim = 192, .heads = 9, .kv_heads = 3, .head_dim = 64, .ffn_dim = 160, .all_bytes = false, .seed = 5},
+      {.embed_dim = 32, .heads = 2, .kv_heads = 1, .head_dim = 128, .ffn_dim = 64, .tied = false, .seed = 6},
+  };
+  return all;
+}
+
+// Where the reference rounds as the runtime does (keys, values, activations), a number that falls on the other side of a
+// step now and then is all that differs: the median hardly sees it, the worst position does. Without that rounding in
+// the reference, the steps themselves show, on their way through all layers.
+void check(const TinyOptions& shape, const SessionOptions& options, const LlamaReference::Options& reference, double median,
+           double worst) {
+  CAPTURE(shape.seed);
+  CAPTURE(static_cast<int>(shape.type));
+  const Difference d = difference(shape, options, reference, 80);
+  MESSAGE("median ", d.median, " worst ", d.worst);
+  CHECK(d.median < median);
+  CHECK(d.worst < worst);
+}
+
+TEST_CASE("decoder: float weights and an f16 cache give the reference's logits at every position") {
+  for (const GgmlType type : {GgmlType::kF32, GgmlType::kF16}) {
+    for (TinyOptions shape : shapes()) {
+      shape.type = type;
+      check(shape, full_options(96), {}, 1e-4, 1e-3);
+      check(shape, full_options(96), {.cache = Cache::kExact}, 2e-3, 4e-3);
+    }
+  }
+}
+
+TEST_CASE("decoder: quantised weights differ from the reference only by the int8 activations") {
+  for (const GgmlType type : {GgmlType::kQ8_0, GgmlType::kQ4_0, GgmlType::kQ4_1}) {
+    for (TinyOptions shape : shapes()) {
+      shape.type = type;
+      check(shape, full_options(96), {.quantise_activations = true}, 0.03, 0.08);
+      check(shape, full_options(96), {}, 0.1, 0.2);
+    }
+  }
+}
+
+TEST_CASE("decoder: an int8 cache stays within its rounding") {
+  for (const TinyOptions& shape : shapes()) {
+    SessionOptions options = full_options(96);
+    options.kv_type = KvType::kInt8;
+    check(shape, options, {.cache = Cache::kInt8}, 0.01, 0.03);
+    check(shape, options, {.cache = Cache::kExact}, 0.06, 0.1);
+  }
+}
+
+// Log-probabilities of all tokens and the last logits: every bit that a session gives out.
+struct Output {
+  std::vector<float> log_probs;
+  Logits logits;
+  bool operator==(const Output&) const = default;
+};
+
+Output run(const Model& model, const SessionOptions& options, const Ids& ids) {
+  const OpenSession session(model, options);
+  Output out;
+  out.log_probs.resize(ids.size() - 1);
+  const Status status = session->score(ids, 1, out.log_probs);
+  REQUIRE_MESSAGE(status.ok(), status.message());
+  out.logits = logits_of(*session);
+  for (const float value : out.log_probs) REQUIRE(value < 0);
+  return out;
+}
+
+TEST_CASE("decoder: neither the prefill chunk, nor the rows of logits, nor the threads change a bit") {
+  for (const GgmlType type : {GgmlType::kF32, GgmlType::kQ8_0, GgmlType::kQ4_1}) {
+    for (const KvType kv : {KvType::kF16, KvType::kInt8}) {
+      CAPTURE(static_cast<int>(type));
+      TinyOptions shape;
+      shape.type = type;
+      shape.context_length = 2048;
+      const OpenModel model(tiny_model_path(shape));
+      const Ids ids = random_ids(150, kVocab, 7);
+      SessionOptions options = full_options(192, 1);
+      options.kv_type = kv;
+      const Output expected = run(model, options, ids);
+      for (uint32_t chunk = 2; chunk <= 17; ++chunk) {
+        CAPTURE(chunk);
+        options.prefill_chunk = chunk;
+        CHECK(run(model, options, ids) == expected);
+      }
+      for (const uint32_t rows : {2u, 5u, 64u}) {
+        CAPTURE(rows);
+        options.prefill_chunk = 64;
+        options.logit_rows = rows;
+        CHECK(run(model, options, ids) == expected);
+      }
+      for (const uint32_t threads : {2u, 3u, 8u}) {
+        CAPTURE(threads);
+        options.threads = threads;
+        for (const uint32_t chunk : {1u, 7u, 64u}) {
+          options.prefill_chunk = chunk;
+          options.logit_rows = 1;
+          CHECK(run(model, options, ids) == expected);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("decoder: chunks and threads also agree where attention is cut into parts") {
+  TinyOptions shape;
+  shape.context_length = 4096;
+  shape.embed_dim = 32;
+  shape.ffn_dim = 32;
+  const OpenModel model(tiny_model_path(shape));
+  const Ids ids = random_ids(1300, kVocab, 8);
+  const Output expected = run(model, full_options(1312, 1), ids);
+  for (const uint32_t threads : {1u, 3u}) {
+    for (const uint32_t chunk : {33u, 512u}) {
+      SessionOptions options = full_options(1312, chunk);
+      options.threads = threads;
+      CHECK(run(model, options, ids) == expected);
+    }
+  }
+}
+
+TEST_CASE("decoder: before anything is forgotten, rolling positions are absolute ones") {
+  const OpenModel model(tiny_model_path(GgmlType::kF32));
+  const Ids ids = random_ids(120, kVocab, 9);
+  SessionOptions options = full_options(128);
+  const Output expected = run(model, options, ids);
+  options.positions = PositionMode::kRolling;
+  CHECK(run(model, options, ids) == expected);
+}
+
+TEST_CASE("decoder: after evictions, a window gives the reference's logits over the kept tokens") {
+  for (const PositionMode mode : {PositionMode::kRolling, PositionMode::kAbsolute}) {
+    for (const uint32_t sinks : {0u, 4u, 33u}) {
+      for (const uint32_t chunk : {1u, 5u, 16u}) {
+        CAPTURE(sinks);
+        CAPTURE(chunk);
+        TinyOptions shape;
+        shape.seed = 11 + sinks + chunk;
+        const GgufSource source = tiny_gguf(shape);
+        const OpenModel model(pack_source(source));
+        SessionOptions options = window_options(96, chunk);
+        options.sinks = sinks;
+        options.positions = mode;
+        const OpenSession session(model, options);
+        LlamaReference reference(source, shape, {.rolling = mode == PositionMode::kRolling});
+        double worst = 0;
+        const Ids ids = random_ids(400, kVocab, sinks + chunk);
+        for (size_t at = 0; at < ids.size(); at += chunk) {
+          const std::span<const int32_t> part(&ids[at], chunk);
+          const Logits logits = feed(*session, part);
+          // How many stay is the engine's choice; which ones is the policy's definition.
+          const uint32_t kept = session->stats().cached_tokens - chunk;
+          if (kept < reference.kept()) reference.keep(sinks, kept);
+          std::vector<double> expected;
+          for (const int32_t id : part) expected = reference.feed(id);
+          worst = std::max(worst, compare(logits, expected));
+        }
+        CHECK(worst < 1e-3);
+        CHECK(session->stats().cached_tokens <= 96);
+        CHECK(session->stats().cached_tokens >= 64);
+        CHECK(session->stats().cache.evictions >= 9);
+      }
+    }
+  }
+}
+
+TEST_CASE("decoder: a program keeps every buffer from its first use to its last") {
+  const OpenModel model(tiny_model_path(GgmlType::kQ4_1));
+  const Program program = build_program(model);
+  const auto lifetimes = buffer_lifetimes(program);
+  for (uint32_t i = 0; i < program.step_count; ++i) {
+    for (const BufferId id : {program.steps[i].in, program.steps[i].in2, program.steps[i].out}) {
+      if (id == BufferId::kNone) continue;
+      const Lifetime& lifetime = lifetimes[static_cast<size_t>(id)];
+      CHECK(lifetime.used);
+      CHECK(lifetime.first <= i);
+      CHECK(lifetime.last >= i);
+    }
+  }
+  const Lifetime& hidden = lifetimes[static_cast<size_t>(BufferId::kHidden)];
+  CHECK(hidden.first == 0);
+  CHECK(hidden.last == program.step_count);
+}
+
+}  // namespace
+}  // namespace lethe::test

@@ -1,0 +1,160 @@
+// A llama forward pass in double precision, one token at a time, from the weights of a GGUF file: what the decoder is
+// compared with. It shares nothing with the runtime: attention is a loop over the kept tokens, and RoPE turns
+// neighbouring dimensions, as the row order of a GGUF file's Q and K wants.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/base/half.h"
+#include "tests/support/tiny_model.h"
+
+namespace lethe::test {
+
+class LlamaReference {
+ public:
+  enum class Cache { kExact, kHalf, kInt8 };  // how keys (after RoPE) and values are rounded
+  struct Options {
+    Cache cache = Cache::kHalf;
+    bool rolling = false;                // distances are ranks among the kept tokens
+    bool quantise_activations = false;   // inputs of matrices: int8 with one scale for 32 inputs
+  };
+
+  LlamaReference(const GgufSource& source, const TinyOptions& shape, const Options& options)
+      : shape_(shape), options_(options), layers_(shape.layers) {
+    for (const GgufSourceTensor& t : source.tensors) weights_[t.name] = reference_dequantise(t.type, t.data);
+  }
+
+  // Appends a token and gives the logits after it [vocab].
+  std::vector<double> feed(int32_t id) {
+    const std::vector<float>& embedding = weights_.at("token_embd.weight");
+    const auto row = embedding.begin() + static_cast<ptrdiff_t>(id) * shape_.embed_dim;
+    Vector x(row, row + shape_.embed_dim);
+    for (uint32_t layer = 0; layer < shape_.layers; ++layer) {
+      const std::string name = "blk." + std::to_string(layer) + ".";
+      const Vector a = norm(x, name + "attn_norm.weight");
+      add(&x, linear(attend(layer, linear(a, name + "attn_q.weight"), linear(a, name + "attn_k.weight"),
+                            linear(a, name + "attn_v.weight")),
+                     name + "attn_output.weight"));
+      const Vector b = norm(x, name + "ffn_norm.weight");
+      Vector gate = linear(b, name + "ffn_gate.weight");
+      const Vector up = linear(b, name + "ffn_up.weight");
+      for (size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i] / (1 + std::exp(-gate[i]));
+      add(&x, linear(gate, name + "ffn_down.weight"));
+    }
+    ++position_;
+    return linear(norm(x, "output_norm.weight"), shape_.tied ? "token_embd.weight" : "output.weight");
+  }
+
+  uint32_t kept() const { return static_cast<uint32_t>(layers_[0].size()); }
+
+  // Forgets all but the first `sinks` and the newest tokens, `tokens` in all.
+  void keep(uint32_t sinks, uint32_t tokens) {
+    for (auto& cached : layers_) {
+      cached.erase(cached.begin() + sinks, cached.end() - (static_cast<ptrdiff_t>(tokens) - sinks));
+    }
+  }
+
+ private:
+  using Vector = std::vector<double>;
+  struct Token {
+    uint64_t position;
+    Vector k, v;  // [kv_heads * head_dim], k rotated at `position`
+  };
+
+  Vector norm(const Vector& x, const std::string& name) const {
+    double squares = 0;
+    for (const double value : x) squares += value * value;
+    const double factor = 1 / std::sqrt(squares / static_cast<double>(x.size()) + 1e-5);
+    Vector y(x.size());
+    for (size_t i = 0; i < x.size(); ++i) y[i] = x[i] * factor * static_cast<double>(weights_.at(name)[i]);
+    return y;
+  }
+
+  // Nearest multiples of max / 127.
+  static void round_to_int8(std::span<double> x) {
+    double most = 0;
+    for (const double value : x) most = std::max(most, std::abs(value));
+    for (double& value : x) value = most == 0 ? 0 : std::round(value / most * 127) * most / 127;
+  }
+
+  Vector linear(Vector x, const std::string& name) const {
+    if (options_.quantise_activations) {
+      for (size_t i = 0; i < x.size(); i += 32) round_to_int8({&x[i], 32});
+    }
+    const std::vector<float>& w = weights_.at(name);
+    Vector y(w.size() / x.size());
+    for (size_t row = 0; row < y.size(); ++row) {
+      for (size_t i = 0; i < x.size(); ++i) y[row] += static_cast<double>(w[row * x.size() + i]) * x[i];
+    }
+    return y;
+  }
+
+  static void add(Vector* x, const Vector& y) {
+    for (size_t i = 0; i < x->size(); ++i) (*x)[i] += y[i];
+  }
+
+  // Pair i of every head turns by angle * base^(-2i / head_dim).
+  void rotate(std::span<double> x, double angle) const {
+    for (size_t i = 0; i < x.size(); i += 2) {
+      const double turn = angle * std::pow(10000.0, -static_cast<double>(i % shape_.head_dim) / shape_.head_dim);
+      const double a = x[i], b = x[i + 1];
+      x[i] = a * std::cos(turn) - b * std::sin(turn);
+      x[i + 1] = a * std::sin(turn) + b * std::cos(turn);
+    }
+  }
+
+  void round_cached(Vector* x) const {
+    for (size_t head = 0; head < shape_.kv_heads; ++head) {
+      const std::span<double> part(&(*x)[head * shape_.head_dim], shape_.head_dim);
+      if (options_.cache == Cache::kInt8) round_to_int8(part);
+      if (options_.cache == Cache::kHalf) {
+        for (double& value : part) value = static_cast<double>(half_to_float(float_to_half(static_cast<float>(value))));
+      }
+    }
+  }
+
+  Vector attend(uint32_t layer, Vector q, Vector k, Vector v) {
+    std::vector<Token>& cached = layers_[layer];
+    rotate(k, static_cast<double>(position_));
+    round_cached(&k);
+    round_cached(&v);
+    cached.push_back({position_, std::move(k), std::move(v)});
+    rotate(q, options_.rolling ? static_cast<double>(cached.size() - 1) : static_cast<double>(position_));
+
+    const size_t dim = shape_.head_dim, group = shape_.heads / shape_.kv_heads;
+    Vector out(q.size()), scores(cached.size() * shape_.heads);
+    for (size_t rank = 0; rank < cached.size(); ++rank) {
+      Vector key = cached[rank].k;
+      if (options_.rolling) rotate(key, static_cast<double>(rank) - static_cast<double>(cached[rank].position));
+      for (size_t head = 0; head < shape_.heads; ++head) {
+        double dot = 0;
+        for (size_t i = 0; i < dim; ++i) dot += q[head * dim + i] * key[head / group * dim + i];
+        scores[head * cached.size() + rank] = dot / std::sqrt(static_cast<double>(dim));
+      }
+    }
+    for (size_t head = 0; head < shape_.heads; ++head) {
+      const std::span<double> p(&scores[head * cached.size()], cached.size());
+      const double most = *std::max_element(p.begin(), p.end());
+      double total = 0;
+      for (double& value : p) total += value = std::exp(value - most);
+      for (size_t rank = 0; rank < p.size(); ++rank) {
+        for (size_t i = 0; i < dim; ++i) out[head * dim + i] += p[rank] / total * cached[rank].v[head / group * dim + i];
+      }
+    }
+    return out;
+  }
+
+  TinyOptions shape_;
+  Options options_;
+  std::map<std::string, std::vector<float>> weights_;
+  std::vector<std::vector<Token>> layers_;
+  uint64_t position_ = 0;
+};
+
+}  // namespace lethe::test
