@@ -73,7 +73,7 @@ lethe_code with_session(lethe_session* session, lethe_error* error, Work work) {
   LETHE_REQUIRE(session);
   Session& s = *engine(session);
   if (!s.try_hold()) {
-    return report(Status::error(ErrorCode::kBadState, "the session is in use by another thread"), error);
+    return report(Status::error(ErrorCode::kBadState, "the session is in use: by another thread, or this call comes from its callback"), error);
   }
   const Status status = work(s);
   s.let_go();
@@ -333,6 +333,7 @@ lethe_code lethe_session_feed(lethe_session* session, const int32_t* ids, size_t
 
 lethe_code lethe_session_feed_text(lethe_session* session, const char* text, size_t bytes, uint32_t flags, size_t* fed,
                                    lethe_error* error) {
+  if (fed != nullptr) *fed = 0;
   if (text == nullptr && bytes != 0) return refuse_null("text", error);
   return with_session(session, error, [&](Session& s) {
     uint64_t tokens = 0;
@@ -344,6 +345,7 @@ lethe_code lethe_session_feed_text(lethe_session* session, const char* text, siz
 
 lethe_code lethe_session_feed_turn(lethe_session* session, const lethe_message* messages, size_t count, size_t* fed,
                                    lethe_error* error) {
+  if (fed != nullptr) *fed = 0;
   return with_turn(session, messages, count, error, [&](Session& s, std::span<const ChatMessage> turn) {
     uint64_t tokens = 0;
     const Status status = s.feed_turn(turn, &tokens);
@@ -423,6 +425,8 @@ void lethe_generate_params_init(lethe_generate_params* params) {
 
 lethe_code lethe_session_generate(lethe_session* session, const lethe_generate_params* params, int32_t* reason,
                                   uint64_t* generated, lethe_error* error) {
+  if (reason != nullptr) *reason = LETHE_STOP_ERROR;
+  if (generated != nullptr) *generated = 0;
   LETHE_REQUIRE(params);
   return with_session(session, error, [&](Session& s) -> Status {
     lethe_generate_params p;
@@ -446,7 +450,7 @@ lethe_code lethe_session_generate(lethe_session* session, const lethe_generate_p
                                       .on_piece = p.on_piece,
                                       .user = p.user},
                                      &stopped, &tokens);
-    if (reason != nullptr) *reason = static_cast<int32_t>(stopped);
+    if (reason != nullptr && status.ok()) *reason = static_cast<int32_t>(stopped);
     if (generated != nullptr) *generated = tokens;
     return status;
   });

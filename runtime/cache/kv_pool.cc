@@ -42,13 +42,13 @@ void for_each_row(const KvLayout& layout, Visit visit) {
 
 Status KvPool::carve(Arena& arena, const KvPoolOptions& options) {
   const uint64_t lists = static_cast<uint64_t>(options.layers) * options.kv_heads;
-  if (lists == 0 || lists > kMaxBlocks || options.head_dim == 0 || options.head_dim > kMaxHeadDim ||
+  if (lists == 0 || lists > kMaxBlocks || options.head_dim == 0 || options.head_dim > kMaxKvHeadDim ||
       options.block_count > kMaxBlocks || options.state_bytes_per_slot > kMaxStateBytes) {
     return Status::error(ErrorCode::kInvalidArgument,
                          "a cache of %u layers x %u KV heads x head_dim %u, %u blocks, %u state bytes per slot: each "
                          "must be at least 1 and at most %u blocks, head_dim %u, %u state bytes",
                          options.layers, options.kv_heads, options.head_dim, options.block_count,
-                         options.state_bytes_per_slot, kMaxBlocks, kMaxHeadDim, kMaxStateBytes);
+                         options.state_bytes_per_slot, kMaxBlocks, kMaxKvHeadDim, kMaxStateBytes);
   }
   layout_ = make_kv_layout(options.type, options.head_dim, options.state_bytes_per_slot);
   layers_ = options.layers;

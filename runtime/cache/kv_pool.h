@@ -17,7 +17,7 @@
 
 namespace lethe {
 
-inline constexpr uint32_t kMaxHeadDim = 4096;
+inline constexpr uint32_t kMaxKvHeadDim = 4096;
 inline constexpr uint32_t kMaxStateBytes = 4096;        // per slot
 inline constexpr uint32_t kMaxBlocks = (1u << 27) - 1;  // so that a token count always fits 32 bits
 

@@ -28,7 +28,8 @@ Status CacheManager::make_room(uint32_t n) {
                          n, static_cast<unsigned long long>(pool_->blocks_bytes()), pool_->token_capacity(),
                          policy_->name, longest_step());
   }
-  if (pool_->blocks_needed(n) <= pool_->free_blocks()) return {};
+  // No list outgrows an even share of the pool: attention's work space is planned for that length.
+  if (pool_->longest() + n <= pool_->token_capacity() && pool_->blocks_needed(n) <= pool_->free_blocks()) return {};
   if (!policy_->evicts()) {
     return Status::error(ErrorCode::kKvFull,
                          "the cache is full: %u tokens are cached, %u more do not fit its %u tokens (%llu bytes), and "

@@ -1,7 +1,6 @@
 // Sampling token by token, with text that is whole characters and stop strings that never show.
 #include <algorithm>
 
-#include "runtime/engine/cancel_scope.h"
 #include "runtime/engine/session.h"
 #include "runtime/os/process.h"
 
@@ -31,7 +30,6 @@ Status Session::generate(const GenerateOptions& options, StopReason* reason, uin
   LETHE_RETURN_IF_ERROR(stops_.open(options.stops));
   decoder_ = StreamDecoder();
 
-  const CancelScope cancel(cancelled_);
   // A token that was given out is always fed: cancellation acts between tokens, and room is made before sampling.
   const std::atomic<bool> never{false};
   Status status;
@@ -55,7 +53,8 @@ Status Session::generate(const GenerateOptions& options, StopReason* reason, uin
       break;
     }
     const uint64_t begin_ns = os::monotonic_ns();
-    status = manager_.make_room(1);
+    status = check_fits(1);
+    if (status.ok()) status = manager_.make_room(1);
     if (!status.ok()) break;
     const Result<int32_t> sampled = sampler_.sample(backend_.logits(0));
     if (!sampled.ok()) {
@@ -98,8 +97,7 @@ Status Session::generate(const GenerateOptions& options, StopReason* reason, uin
   piece.id = -1;
   decoder_.flush(to_stops);
   stops_.flush(to_callback);
-  if (status.code() == ErrorCode::kInternal) failed_ = true;
-  return status;
+  return finish(status);
 }
 
 }  // namespace lethe

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <new>
 
-#include "runtime/engine/cancel_scope.h"
 #include "runtime/engine/decoder.h"
 #include "runtime/os/pages.h"
 #include "runtime/os/process.h"
@@ -48,7 +47,8 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                           .kv_heads = config.kv_heads,
                                           .head_dim = config.head_dim,
                                           .type = options_.kv_type,
-                                          .block_count = shape.blocks_per_list * config.layers * config.kv_heads,
+                                          .block_count = static_cast<uint32_t>(
+                                              std::min<uint64_t>(uint64_t{shape.blocks_per_list} * config.layers * config.kv_heads, UINT32_MAX)),
                                           .state_bytes_per_slot = options_.policy->state_bytes_per_slot}));
   LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, *options_.policy, {.sinks = options_.sinks}));
   count(MemoryTag::kKvIndex);
@@ -172,13 +172,13 @@ Status Session::step(std::span<const int32_t> ids, const std::atomic<bool>& canc
   return {};
 }
 
-Status Session::feed_chunks(std::span<const int32_t> ids) {
+Status Session::feed_chunks(std::span<const int32_t> ids, bool last) {
   const size_t chunk = std::min(plan_.shape.chunk, manager_.longest_step());
   for (size_t at = 0; at < ids.size(); at += chunk) {
     const auto part = ids.subspan(at, std::min(chunk, ids.size() - at));
     LETHE_RETURN_IF_ERROR(step(part, cancelled_));
     prefill_tokens_ += part.size();
-    if (at + part.size() == ids.size()) {
+    if (last && at + part.size() == ids.size()) {
       backend_.run_head(static_cast<uint32_t>(part.size()) - 1, 1);
       has_logits_ = true;
     }
@@ -186,20 +186,28 @@ Status Session::feed_chunks(std::span<const int32_t> ids) {
   return {};
 }
 
-// Ends every call that fed tokens: counts the time, and marks the session after errors of ours.
-Status Session::finish_feed(uint64_t begin_ns, Status status) {
-  prefill_ns_ += os::monotonic_ns() - begin_ns;
+// Ends every call that may be cancelled. A request that came while it worked is taken with it, even when it came too
+// late to shorten the work; and errors of ours mark the session.
+Status Session::finish(Status status) {
+  if (cancelled_.exchange(false, std::memory_order_relaxed) && status.ok()) {
+    status = Status::error(ErrorCode::kCancelled, "cancelled at token %llu",
+                           static_cast<unsigned long long>(position_));
+  }
   if (status.code() == ErrorCode::kInternal) failed_ = true;
   return status;
+}
+
+Status Session::finish_feed(uint64_t begin_ns, Status status) {
+  prefill_ns_ += os::monotonic_ns() - begin_ns;
+  return finish(status);
 }
 
 Status Session::feed(std::span<const int32_t> ids) {
   LETHE_RETURN_IF_ERROR(check_usable());
   LETHE_RETURN_IF_ERROR(check_ids(ids));
   LETHE_RETURN_IF_ERROR(check_fits(ids.size()));
-  const CancelScope cancel(cancelled_);
   const uint64_t begin_ns = os::monotonic_ns();
-  return finish_feed(begin_ns, feed_chunks(ids));
+  return finish_feed(begin_ns, feed_chunks(ids, true));
 }
 
 EncodeOptions Session::encode_options(uint32_t flags) const {
@@ -208,9 +216,9 @@ EncodeOptions Session::encode_options(uint32_t flags) const {
 }
 
 uint32_t Session::turn_flags(std::string_view text) const {
-  // Many templates write BOS themselves.
+  // BOS stands at the very beginning only, and many templates write it themselves.
   const std::string_view bos = tokenizer_.token_text(model_->tokenizer().bos_id);
-  const bool has_bos = in_turn_ || (!bos.empty() && text.starts_with(bos));
+  const bool has_bos = position_ != 0 || (!bos.empty() && text.starts_with(bos));
   return kTextSpecial | (has_bos ? 0u : kTextBos);
 }
 
@@ -222,40 +230,41 @@ Status Session::feed_text(std::string_view text, uint32_t flags, uint64_t* fed) 
   if (fed != nullptr) *fed = 0;
   LETHE_RETURN_IF_ERROR(check_usable());
   const EncodeOptions encode = encode_options(flags);
-  if (!options_.policy->evicts()) {  // counted first, so that what cannot fit changes nothing
-    uint64_t count = 0;
-    const Status status = tokenizer_.encode(text, encode, std::span<int32_t>(), &count);
-    if (!status.ok() && count == 0) return status;
-    LETHE_RETURN_IF_ERROR(check_fits(count));
-  }
+  // Counted first, so that a text that cannot be encoded or does not fit changes nothing.
+  uint64_t count = 0;
+  const Status counted = tokenizer_.encode(
+      text, encode,
+      [](void* total, int32_t) -> Status {
+        ++*static_cast<uint64_t*>(total);
+        return {};
+      },
+      &count);
+  if (!counted.ok()) return counted;
+  if (count == 0) return Status::error(ErrorCode::kInvalidArgument, "no tokens: the text is empty");
+  LETHE_RETURN_IF_ERROR(check_fits(count));
 
   // Tokens go into the cache chunk by chunk, so a text of any length needs one chunk of ids.
   struct Feeder {
     Session* session;
     size_t chunk, count;
     uint64_t fed;
-    Status flush() {
-      if (count == 0) return {};
-      LETHE_RETURN_IF_ERROR(session->feed_chunks(session->pending_ids_.first(count)));
+    Status flush(bool last) {
+      LETHE_RETURN_IF_ERROR(session->feed_chunks(session->pending_ids_.first(count), last));
       fed += count;
       count = 0;
       return {};
     }
     static Status take(void* context, int32_t id) {
       auto& feeder = *static_cast<Feeder*>(context);
-      if (feeder.count == feeder.chunk) LETHE_RETURN_IF_ERROR(feeder.flush());
+      if (feeder.count == feeder.chunk) LETHE_RETURN_IF_ERROR(feeder.flush(false));
       feeder.session->pending_ids_[feeder.count++] = id;
       return {};
     }
   } feeder{this, std::min<size_t>(plan_.shape.chunk, manager_.longest_step()), 0, 0};
 
-  const CancelScope cancel(cancelled_);
   const uint64_t begin_ns = os::monotonic_ns();
   Status status = tokenizer_.encode(text, encode, &Feeder::take, &feeder);
-  if (status.ok()) status = feeder.flush();
-  if (status.ok() && feeder.fed == 0) {
-    status = Status::error(ErrorCode::kInvalidArgument, "no tokens: the text is empty");
-  }
+  if (status.ok()) status = feeder.flush(true);
   if (fed != nullptr) *fed = feeder.fed;
   return finish_feed(begin_ns, status);
 }
@@ -265,13 +274,17 @@ Result<std::string_view> Session::render_turn(std::span<const ChatMessage> messa
   const ChatTemplate chat{.source = data.chat_template,
                           .bos_text = tokenizer_.token_text(data.bos_id),
                           .eos_text = tokenizer_.token_text(data.eos_id)};
-  uint64_t bytes = 0;
-  const Status rendered =
-      in_turn_ ? next_turn(chat, messages, turn_, &bytes) : first_turn(chat, messages, turn_, &bytes);
-  if (rendered.code() == ErrorCode::kPromptTooLong) {
+  const auto too_long = [&](uint64_t bytes) {
     return Status::error(ErrorCode::kPromptTooLong, "the turn takes %llu bytes and turn_bytes is %zu",
                          static_cast<unsigned long long>(bytes), turn_.size());
-  }
+  };
+  // Before rendering: the template engine copies the texts, and its allowance is for turn_bytes.
+  uint64_t bytes = 0;
+  for (const ChatMessage& message : messages) bytes += message.role.size() + message.content.size();
+  if (bytes > turn_.size()) return too_long(bytes);
+  const Status rendered =
+      in_turn_ ? next_turn(chat, messages, turn_, &bytes) : first_turn(chat, messages, turn_, &bytes);
+  if (rendered.code() == ErrorCode::kPromptTooLong) return too_long(bytes);
   LETHE_RETURN_IF_ERROR(rendered);
   return std::string_view(turn_.data(), bytes);
 }
@@ -319,7 +332,6 @@ Status Session::score(std::span<const int32_t> ids, uint64_t first, std::span<fl
   };
   if (first == 0) score_token(0, backend_.logits(0));
 
-  const CancelScope cancel(cancelled_);
   const uint64_t begin_ns = os::monotonic_ns();
   const size_t chunk = std::min(plan_.shape.chunk, manager_.longest_step());
   for (size_t at = 0; at < ids.size(); at += chunk) {

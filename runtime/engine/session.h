@@ -97,7 +97,9 @@ class Session {
   Status check_fits(uint64_t tokens) const;
   // One step: room, layers, commit. At most chunk tokens. Leaves the hidden rows in the backend. All or nothing.
   Status step(std::span<const int32_t> ids, const std::atomic<bool>& cancelled);
-  Status feed_chunks(std::span<const int32_t> ids);
+  // In chunks; `last`: with the logits of the last token.
+  Status feed_chunks(std::span<const int32_t> ids, bool last);
+  Status finish(Status status);
   Status finish_feed(uint64_t begin_ns, Status status);
   bool is_end(int32_t id) const;
   SavedState saved_state() const;

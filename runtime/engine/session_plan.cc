@@ -16,6 +16,8 @@ constexpr uint32_t kSmallestChunk = 16;
 constexpr uint32_t kLargestAutomaticChunk = 512;
 constexpr uint32_t kFewestBlocks = 2;  // per list
 constexpr uint32_t kMaxSinks = 4096;
+constexpr uint32_t kMaxCacheTokens = 1u << 26;
+constexpr uint64_t kMaxHostBytes = uint64_t{1} << 48;  // so that sums stay far from 64 bits
 
 // Not in the session's block: the C library's tables of a thread.
 constexpr uint64_t kThreadTableBytes = 4 << 10;
@@ -36,7 +38,8 @@ Status check_options(const SessionOptions& options) {
   }
   if (options.sinks > kMaxSinks) return refuse("sinks", options.sinks, kMaxSinks);
   if (options.turn_bytes > kMaxTurnBytes) return refuse("turn_bytes", options.turn_bytes, kMaxTurnBytes);
-  if (options.max_tokens > (1u << 26)) return refuse("max_tokens", options.max_tokens, 1u << 26);
+  if (options.max_tokens > kMaxCacheTokens) return refuse("max_tokens", options.max_tokens, kMaxCacheTokens);
+  if (options.host_bytes > kMaxHostBytes) return refuse("host_bytes", options.host_bytes, kMaxHostBytes);
   return {};
 }
 
@@ -63,7 +66,6 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
   LETHE_RETURN_IF_ERROR(check_options(options));
   const ModelConfig& config = model.config();
   const uint64_t lists = uint64_t{config.layers} * config.kv_heads;
-  const uint64_t block_bytes = make_kv_layout(options.kv_type, config.head_dim).block_bytes;
   const uint64_t page = os::page_size();
 
   // Everything a shape takes, in `plan`.
@@ -76,7 +78,7 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
     LETHE_RETURN_IF_ERROR(session.lay_out(arena, shape, measured.tag_bytes));
     const auto add = [&](MemoryTag tag, uint64_t bytes) { measured.tag_bytes[static_cast<int>(tag)] += bytes; };
     measured.pool_offset = round_up(arena.used(), page);
-    const uint64_t pool_bytes = round_up(shape.blocks_per_list * lists * block_bytes, page);
+    const uint64_t pool_bytes = round_up(session.kv_.blocks_bytes(), page);
     measured.block_bytes = measured.pool_offset + pool_bytes;
     add(MemoryTag::kSession, measured.pool_offset - arena.used());
     add(MemoryTag::kKvPool, pool_bytes);
@@ -110,8 +112,9 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
   SessionShape shape = plan->shape;
   const uint64_t spare = options.ram_bytes - plan->total;
   const uint64_t smallest_total = plan->total;
-  const uint32_t most_blocks =
-      std::max(smallest_blocks, wanted_blocks != 0 ? wanted_blocks : kv_blocks_of_tokens(config.context_length));
+  const uint32_t useful_blocks = wanted_blocks != 0 ? wanted_blocks : kv_blocks_of_tokens(config.context_length);
+  const auto countable_blocks = static_cast<uint32_t>(kMaxBlocks / lists);
+  const uint32_t most_blocks = std::max(smallest_blocks, std::min(useful_blocks, countable_blocks));
   if (options.prefill_chunk == 0) {
     for (uint32_t chunk = kLargestAutomaticChunk; chunk > smallest_chunk; chunk /= 2) {
       const uint32_t blocks = std::max(smallest_blocks, fewest_blocks(chunk));

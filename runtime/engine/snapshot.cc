@@ -141,7 +141,7 @@ Status Session::restore(const char* path) {
   const uint8_t* data = map.value().data();
   const uint64_t size = map.value().size();
   const auto corrupt = [&](const char* what) {
-    return Status::error(ErrorCode::kCorruptSnapshot, "%s is no saved session: %s (%llu bytes)", path, what,
+    return Status::error(ErrorCode::kCorruptSnapshot, "%.140s is no saved session: %s (%llu bytes)", path, what,
                          static_cast<unsigned long long>(size));
   };
 
@@ -161,7 +161,7 @@ Status Session::restore(const char* path) {
   if (identity == nullptr) return corrupt("too short");
   if (memcmp(identity, &own, sizeof own) != 0) {
     return Status::error(ErrorCode::kWrongModel,
-                         "%s was saved with another model, KV type, position mode, policy or number of sinks", path);
+                         "%.140s was saved with another model, KV type, position mode, policy or number of sinks", path);
   }
   SavedState state;
   const uint8_t* state_bytes = reader.take(sizeof state);
@@ -179,11 +179,13 @@ Status Session::restore(const char* path) {
   const KvLayout& layout = kv_.layout();
   uint64_t blocks = 0;
   for (uint32_t i = 0; i < kv_.list_count(); ++i) {
-    blocks += kv_blocks_of_tokens(read_u32(lengths + i * sizeof(uint32_t)));
-  }
-  if (blocks > kv_.block_count()) {
-    return Status::error(ErrorCode::kPromptTooLong, "%s holds %llu blocks of the cache, this session has %u", path,
-                         static_cast<unsigned long long>(blocks), kv_.block_count());
+    // Attention's work space is planned for lists of the pool's capacity, so no single list may be longer.
+    const uint32_t length = read_u32(lengths + i * sizeof(uint32_t));
+    if (length > kv_.token_capacity()) {
+      return Status::error(ErrorCode::kPromptTooLong, "%.140s holds a list of %u tokens, the cache of this session %u",
+                           path, length, kv_.token_capacity());
+    }
+    blocks += kv_blocks_of_tokens(length);
   }
   if (reader.left() != blocks * layout.block_bytes) return corrupt("its length does not match its lists");
   const uint8_t* content = reader.take(blocks * layout.block_bytes);

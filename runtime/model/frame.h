@@ -34,7 +34,7 @@ inline constexpr uint32_t kMaxHeadDim = 512;
 inline constexpr uint32_t kMaxVocab = 1u << 22;
 inline constexpr uint32_t kMaxContext = 1u << 28;
 inline constexpr uint32_t kMaxSegments = 2 * kMaxLayers;
-inline constexpr uint32_t kMaxSplitPatterns = 16;
+inline constexpr uint32_t kMaxSplitPatterns = 8;
 inline constexpr uint64_t kMaxMergeSlots = 1ull << 26;
 
 }  // namespace lethe

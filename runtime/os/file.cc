@@ -1,8 +1,10 @@
 #include "runtime/os/file.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,6 +42,17 @@ Status sync_folder_of(const char* path) {
   const int error = fsync(fd) == 0 ? 0 : errno;
   close(fd);
   return error == EIO || error == ENOSPC || error == EDQUOT ? io_error("sync the folder", folder, error) : Status();
+}
+
+// Of the calling thread, unique on the machine: two threads that write the same file do not share a partial one.
+long thread_number() {
+#if defined(__linux__)
+  return syscall(SYS_gettid);
+#else
+  uint64_t id = 0;
+  pthread_threadid_np(nullptr, &id);
+  return static_cast<long>(id);
+#endif
 }
 
 }  // namespace
@@ -98,8 +111,12 @@ Status AtomicFile::open(const char* path) {
     return Status::error(ErrorCode::kInvalidArgument, "a path of %zu bytes: it must have 1 to 4000", length);
   }
   memcpy(path_, path, length + 1);
-  snprintf(partial_path_, sizeof partial_path_, "%.4000s.partial-%ld", path, static_cast<long>(getpid()));
-  // O_TRUNC, not O_EXCL: a crashed process may have left a partial file under the same process number.
+  struct stat existing;
+  if (stat(path, &existing) == 0 && !S_ISREG(existing.st_mode)) {  // e.g. /dev/null, which a rename would replace
+    return Status::error(ErrorCode::kIo, "cannot write %.200s: it exists and is not a regular file", path);
+  }
+  snprintf(partial_path_, sizeof partial_path_, "%.4000s.partial-%ld", path, thread_number());
+  // O_TRUNC, not O_EXCL: a crashed process may have left a partial file under the same number.
   fd_ = ::open(partial_path_, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (fd_ < 0) return io_error("create", partial_path_, errno);
   position_ = 0;

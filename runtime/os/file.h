@@ -30,7 +30,7 @@ class FileMap {
   uint64_t size_ = 0;
 };
 
-// Writes PATH.partial-<pid> and renames it to PATH on commit(); destroyed without commit() it removes the partial file.
+// Writes PATH.partial-<thread> and renames it to PATH on commit(); destroyed without commit() it removes the partial file.
 // Not copyable or movable; one thread. Errors: kDiskFull for ENOSPC/EDQUOT, kIo otherwise, with the path.
 class AtomicFile {
  public:

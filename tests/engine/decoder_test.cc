@@ -58,46 +58,42 @@ const std::vector<TinyOptions>& shapes() {
   return all;
 }
 
-// Where the reference rounds as the runtime does (keys, values, activations), a number that falls on the other side of a
-// step now and then is all that differs: the median hardly sees it, the worst position does. Without that rounding in
-// the reference, the steps themselves show, on their way through all layers.
-void check(const TinyOptions& shape, const SessionOptions& options, const LlamaReference::Options& reference, double median,
-           double worst) {
-  CAPTURE(shape.seed);
-  CAPTURE(static_cast<int>(shape.type));
-  const Difference d = difference(shape, options, reference, 80);
-  MESSAGE("median ", d.median, " worst ", d.worst);
-  CHECK(d.median < median);
-  CHECK(d.worst < worst);
+// Where the reference rounds as the runtime does (keys, values, activations), the two agree to f32 arithmetic until a
+// number falls on the other side of a step; its key then stays in the cache. So: every position within the bound, and
+// in at least half of the shapes the median position with hardly a trace.
+void check_shapes(GgmlType type, const SessionOptions& options, const LlamaReference::Options& reference, double bound,
+                  double typical) {
+  size_t clean = 0;
+  for (TinyOptions shape : shapes()) {
+    shape.type = type;
+    CAPTURE(shape.seed);
+    const Difference d = difference(shape, options, reference, 80);
+    CHECK(d.worst < bound);
+    clean += d.median < typical;
+  }
+  CHECK(2 * clean >= shapes().size());
 }
 
 TEST_CASE("decoder: float weights and an f16 cache give the reference's logits at every position") {
   for (const GgmlType type : {GgmlType::kF32, GgmlType::kF16}) {
-    for (TinyOptions shape : shapes()) {
-      shape.type = type;
-      check(shape, full_options(96), {}, 1e-4, 1e-3);
-      check(shape, full_options(96), {.cache = Cache::kExact}, 2e-3, 4e-3);
-    }
+    check_shapes(type, full_options(96), {}, 1e-3, 1e-4);
+    check_shapes(type, full_options(96), {.cache = Cache::kExact}, 1e-2, 2e-3);  // f16 steps of 2^-11
   }
 }
 
 TEST_CASE("decoder: quantised weights differ from the reference only by the int8 activations") {
   for (const GgmlType type : {GgmlType::kQ8_0, GgmlType::kQ4_0, GgmlType::kQ4_1}) {
-    for (TinyOptions shape : shapes()) {
-      shape.type = type;
-      check(shape, full_options(96), {.quantise_activations = true}, 0.03, 0.08);
-      check(shape, full_options(96), {}, 0.1, 0.2);
-    }
+    CAPTURE(static_cast<int>(type));
+    check_shapes(type, full_options(96), {.quantise_activations = true}, 0.1, 1e-4);
+    check_shapes(type, full_options(96), {}, 0.2, 0.1);  // int8 steps, through all layers
   }
 }
 
 TEST_CASE("decoder: an int8 cache stays within its rounding") {
-  for (const TinyOptions& shape : shapes()) {
-    SessionOptions options = full_options(96);
-    options.kv_type = KvType::kInt8;
-    check(shape, options, {.cache = Cache::kInt8}, 0.01, 0.03);
-    check(shape, options, {.cache = Cache::kExact}, 0.06, 0.1);
-  }
+  SessionOptions options = full_options(96);
+  options.kv_type = KvType::kInt8;
+  check_shapes(GgmlType::kF32, options, {.cache = Cache::kInt8}, 5e-3, 2e-5);
+  check_shapes(GgmlType::kF32, options, {.cache = Cache::kExact}, 0.15, 0.05);
 }
 
 // Log-probabilities of all tokens and the last logits: every bit that a session gives out.

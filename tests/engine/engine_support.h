@@ -110,6 +110,8 @@ struct Generated {
   std::vector<std::string> pieces;  // one by one
 };
 
+inline const GenerateOptions kPastEnd{.stops = {}, .ignore_end = true};
+
 // `stop_after`: the callback says stop at that many tokens (0: never).
 inline Generated generate(Session& session, uint64_t max_tokens, GenerateOptions options = {}, size_t stop_after = 0) {
   struct Collector {

@@ -1,7 +1,8 @@
-// fuzz_seeds FOLDER: writes the seeds of model_fuzz and gguf_fuzz to FOLDER/model and FOLDER/gguf.
+// fuzz_seeds FOLDER: writes the seeds of the fuzz targets to FOLDER/model, FOLDER/gguf and FOLDER/snapshot.
 #include <cstdio>
 
 #include "tests/support/model_bytes.h"
+#include "tests/support/snapshot_bytes.h"
 #include "tests/support/tiny_model.h"
 
 using namespace lethe;
@@ -34,5 +35,16 @@ int main(int argc, char** argv) {
     seed += file.substr(kSegmentAlignment, read_header(file).segments[0].bytes);
     write_file(folder + "/model/tiny-" + name, seed);
   }
+  Session* session = snapshot_session();
+  for (const int tokens : {3, 40, 100}) {  // half a block, two blocks, after an eviction
+    session->reset();
+    const std::vector<int32_t> ids(tokens, 1);
+    const std::string path = temporary_path(".snapshot");
+    if (!session->feed(ids).ok() || !session->save(path.c_str()).ok()) return 1;
+    const std::string file = read_file(path);
+    write_file(folder + "/snapshot/tokens-" + std::to_string(tokens),
+               file.substr(kSnapshotPrefix, file.size() - kSnapshotPrefix - sizeof(uint64_t)));
+  }
+  Session::close(session);
   return 0;
 }

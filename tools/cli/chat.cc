@@ -16,7 +16,8 @@
 namespace lethe::cli {
 namespace {
 
-constexpr size_t kMaxLineBytes = 64 << 10;
+constexpr size_t kMaxLineBytes = 16 << 10;
+constexpr uint32_t kTemplateText = 1 << 10;  // what the template adds to a turn
 constexpr const char* kHelp =
     "/help          this text\n"
     "/memory        what the conversation takes\n"
@@ -95,12 +96,10 @@ class Chat {
       print_memory(session_.memory());
     } else if (name == "/reset") {
       check(session_.reset());
-      first_turn_ = true;
     } else if (name == "/save") {
       check(session_.save(file()));
     } else if (name == "/restore") {
       check(session_.restore(file()));
-      first_turn_ = false;
     } else {
       fail(LETHE_ERROR_INVALID_ARGUMENT, "there is no command %s; /help lists them", name.c_str());
     }
@@ -111,7 +110,7 @@ class Chat {
   void reply(const std::string& text) {
     check_text("the line", text);
     std::vector<lethe_message> messages;
-    if (first_turn_ && options_.system) messages.push_back({"system", options_.system->c_str()});
+    if (options_.system && session_.stats().position == 0) messages.push_back({"system", options_.system->c_str()});
     messages.push_back({"user", text.c_str()});
     std::vector<const char*> stop_texts;
     const lethe_generate_params params = options_.reply.params(stop_texts);
@@ -120,17 +119,16 @@ class Chat {
     api::Error error = session_.feed_turn(messages.data(), messages.size());
     api::Reply ended;
     if (error.ok()) {
-      first_turn_ = false;
       error = session_.generate(
           [](std::string_view piece, int32_t) {
             fwrite(piece.data(), 1, piece.size(), stdout);
-            return fflush(stdout) == 0;
+            flush_output();
           },
           params, &ended);
     }
     putchar('\n');
     fflush(stdout);
-    if (error.code() == LETHE_ERROR_CANCELLED) return;
+    if (interactive_ && error.code() == LETHE_ERROR_CANCELLED) return;
     check(error);
     if (interactive_ && ended.stop_reason == LETHE_STOP_MAX_TOKENS) {
       printf("(the reply reached its limit of %s tokens: --max-tokens)\n",
@@ -141,13 +139,14 @@ class Chat {
   const ChatOptions& options_;
   api::Session session_;
   bool interactive_;
-  bool first_turn_ = true;  // a system prompt may still be given
 };
 
 int chat(const ChatOptions& options) {
   const lethe_sampling sampling = options.sampling.sampling();
   if (options.system) check_text("the system prompt", *options.system);
-  const lethe_session_params params = options.session.params(host_bytes(kMaxLineBytes));
+  lethe_session_params params = options.session.params(host_bytes(kMaxLineBytes));
+  const uint64_t turn_bytes = kMaxLineBytes + kTemplateText + (options.system ? options.system->size() : 0);
+  params.turn_bytes = static_cast<uint32_t>(std::min<uint64_t>(turn_bytes, UINT32_MAX));
   const api::Model model = check(api::Model::open(options.model.c_str()));
   if (check(model.info()).has_chat_template == 0) {
     fail(LETHE_ERROR_TEMPLATE, "the model has no chat template: use 'lethe run MODEL --ram SIZE PROMPT'");

@@ -115,7 +115,7 @@ int ppl(const PplOptions& options) {
   const double result = std::exp(likelihood.mean());
   const double error = likelihood.standard_error() * result;  // of exp(x): dx * exp(x)
   if (options.json) {
-    JsonWriter json(stdout);
+    JsonWriter json;
     json.begin_object()
         .member("ppl", result)
         .member("ppl_stderr", error)

@@ -1,7 +1,9 @@
 #include "tools/cli/failure.h"
 
+#include <cerrno>
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 
 namespace lethe::cli {
 
@@ -20,6 +22,13 @@ void check(const api::Error& error) {
 
 void check(const Status& status) {
   if (!status.ok()) throw Failure{static_cast<lethe_code>(status.code()), status.message()};
+}
+
+void flush_output() {
+  errno = 0;
+  if (fflush(stdout) == 0 && ferror(stdout) == 0) return;
+  fail(errno == ENOSPC ? LETHE_ERROR_DISK_FULL : LETHE_ERROR_IO, "the output could not be written%s%s",
+       errno == 0 ? "" : ": ", errno == 0 ? "" : strerror(errno));
 }
 
 int exit_status(lethe_code code) { return code == LETHE_ERROR_INVALID_ARGUMENT ? 2 : 1; }

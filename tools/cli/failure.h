@@ -24,6 +24,9 @@ T check(api::Result<T> result) {
   return std::move(result).value();
 }
 
+// Flushes what was printed; throws disk_full or io when it cannot be written.
+void flush_output();
+
 // 2 for bad arguments, 1 for all other failures.
 int exit_status(lethe_code code);
 

@@ -57,7 +57,7 @@ void write_json(const Model& model, const lethe_model_info& info, bool verified)
   const ModelConfig& config = model.config();
   const TokenizerData& tokenizer = model.tokenizer();
   const Provenance& provenance = model.provenance();
-  JsonWriter json(stdout);
+  JsonWriter json;
   json.begin_object();
   json.member("file_bytes", info.file_bytes)
       .member("private_bytes", info.private_bytes)
@@ -198,7 +198,7 @@ class TextTokenizer {
 void print_tokens(TextTokenizer& tokenizer, const std::string& text, bool as_json) {
   const std::span<const int32_t> ids = tokenizer.tokenize(text);
   if (as_json) {
-    JsonWriter json(stdout);
+    JsonWriter json;
     json.begin_object().key("ids").begin_array();
     for (const int32_t id : ids) json.value(id);
     json.end_array().key("pieces").begin_array();
@@ -208,7 +208,7 @@ void print_tokens(TextTokenizer& tokenizer, const std::string& text, bool as_jso
   }
   for (const int32_t id : ids) {
     printf("%7d  ", id);
-    JsonWriter(stdout).value(tokenizer.piece(id));  // quoted, so that spaces and newlines show
+    JsonWriter().value(tokenizer.piece(id));  // quoted, so that spaces and newlines show
     putchar('\n');
   }
 }
@@ -220,7 +220,7 @@ void print_lines(TextTokenizer& tokenizer, const std::string& file) {
   while (!rest.empty()) {
     const std::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-    JsonWriter json(stdout);
+    JsonWriter json;
     json.begin_array();
     for (const int32_t id : tokenizer.tokenize(line)) json.value(id);
     json.end_array();

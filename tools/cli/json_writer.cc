@@ -1,9 +1,8 @@
 #include "tools/cli/json_writer.h"
 
-#include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <cstring>
+#include <cstdio>
 
 #include "runtime/base/utf8.h"
 #include "tools/cli/failure.h"
@@ -16,13 +15,13 @@ void JsonWriter::separate() {
     return;
   }
   const uint32_t bit = 1u << depth_;
-  if ((has_items_ & bit) != 0) fputc(',', out_);
+  if ((has_items_ & bit) != 0) fputc(',', stdout);
   has_items_ |= bit;
 }
 
 JsonWriter& JsonWriter::open(char bracket) {
   separate();
-  fputc(bracket, out_);
+  fputc(bracket, stdout);
   ++depth_;
   has_items_ &= ~(1u << depth_);
   return *this;
@@ -30,13 +29,13 @@ JsonWriter& JsonWriter::open(char bracket) {
 
 JsonWriter& JsonWriter::close(char bracket) {
   --depth_;
-  fputc(bracket, out_);
+  fputc(bracket, stdout);
   return *this;
 }
 
 JsonWriter& JsonWriter::key(std::string_view name) {
   value(name);
-  fputc(':', out_);
+  fputc(':', stdout);
   after_key_ = true;
   return *this;
 }
@@ -45,7 +44,7 @@ JsonWriter& JsonWriter::value(std::string_view text) { return begin_string().pie
 
 JsonWriter& JsonWriter::value(bool flag) {
   separate();
-  fputs(flag ? "true" : "false", out_);
+  fputs(flag ? "true" : "false", stdout);
   return *this;
 }
 
@@ -54,22 +53,22 @@ JsonWriter& JsonWriter::value(double number) {
   char text[32];
   const auto [end, error] = std::to_chars(text, text + sizeof text, number);
   if (error != std::errc() || !std::isfinite(number)) {
-    fputs("null", out_);
+    fputs("null", stdout);
   } else {
-    fwrite(text, 1, static_cast<size_t>(end - text), out_);
+    fwrite(text, 1, static_cast<size_t>(end - text), stdout);
   }
   return *this;
 }
 
 JsonWriter& JsonWriter::integer(bool negative, uint64_t magnitude) {
   separate();
-  fprintf(out_, "%s%llu", negative ? "-" : "", static_cast<unsigned long long>(magnitude));
+  printf("%s%llu", negative ? "-" : "", static_cast<unsigned long long>(magnitude));
   return *this;
 }
 
 JsonWriter& JsonWriter::begin_string() {
   separate();
-  fputc('"', out_);
+  fputc('"', stdout);
   return *this;
 }
 
@@ -77,12 +76,12 @@ JsonWriter& JsonWriter::piece(std::string_view text) {
   while (!text.empty()) {
     const utf8::Front front = utf8::front(text);
     if (front.kind != utf8::Kind::kCharacter) {
-      fwrite(utf8::kReplacement.data(), 1, utf8::kReplacement.size(), out_);
+      fwrite(utf8::kReplacement.data(), 1, utf8::kReplacement.size(), stdout);
     } else if (front.code < 0x20 || front.code == 0x7f) {
-      fprintf(out_, "\\u%04x", static_cast<unsigned>(front.code));
+      printf("\\u%04x", static_cast<unsigned>(front.code));
     } else {
-      if (front.code == '"' || front.code == '\\') fputc('\\', out_);
-      fwrite(text.data(), 1, front.size, out_);
+      if (front.code == '"' || front.code == '\\') fputc('\\', stdout);
+      fwrite(text.data(), 1, front.size, stdout);
     }
     text.remove_prefix(front.size);
   }
@@ -90,16 +89,13 @@ JsonWriter& JsonWriter::piece(std::string_view text) {
 }
 
 JsonWriter& JsonWriter::end_string() {
-  fputc('"', out_);
+  fputc('"', stdout);
   return *this;
 }
 
 void JsonWriter::finish() {
-  fputc('\n', out_);
-  if (fflush(out_) != 0 || ferror(out_) != 0) {
-    fail(errno == ENOSPC ? LETHE_ERROR_DISK_FULL : LETHE_ERROR_IO, "the result could not be written: %s",
-         strerror(errno));
-  }
+  fputc('\n', stdout);
+  flush_output();
 }
 
 }  // namespace lethe::cli

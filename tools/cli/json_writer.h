@@ -1,10 +1,9 @@
-// JSON, written as it comes: no tree and no buffer beyond the stream's, so that an answer of any length takes no
+// JSON on stdout, written as it comes: no tree and no buffer beyond stdio's, so that an answer of any length takes no
 // memory.
 #pragma once
 
 #include <concepts>
 #include <cstdint>
-#include <cstdio>
 #include <string_view>
 
 namespace lethe::cli {
@@ -13,7 +12,7 @@ namespace lethe::cli {
 // Bytes that are not UTF-8 become U+FFFD; numbers that JSON lacks (NaN, infinity) become null.
 class JsonWriter {
  public:
-  explicit JsonWriter(FILE* out) : out_(out) {}
+  JsonWriter() = default;
 
   JsonWriter& begin_object() { return open('{'); }
   JsonWriter& end_object() { return close('}'); }
@@ -45,7 +44,7 @@ class JsonWriter {
   JsonWriter& piece(std::string_view text);
   JsonWriter& end_string();
 
-  // Ends the document with a newline and flushes: throws Failure (io) when anything could not be written.
+  // Ends the document with a newline and flushes: throws as flush_output does.
   void finish();
 
  private:
@@ -54,7 +53,6 @@ class JsonWriter {
   JsonWriter& integer(bool negative, uint64_t magnitude);
   void separate();
 
-  FILE* out_;
   uint32_t has_items_ = 0;  // bit d: level d holds something already
   uint32_t depth_ = 0;
   bool after_key_ = false;

@@ -1,8 +1,6 @@
 // The `lethe` executable: parses the command line, runs one subcommand, prints the error.
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <new>
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -68,17 +66,12 @@ int main(int argc, char** argv) {
   int status = 1;
   try {
     status = lethe::cli::run_command_line(argc, argv);
+    lethe::cli::flush_output();
   } catch (const lethe::cli::Failure& failure) {
     status = lethe::cli::exit_status(failure.code);
     lethe::cli::print_error(failure.code, failure.message.c_str());
   } catch (const std::bad_alloc&) {
     lethe::cli::print_error(LETHE_ERROR_OUT_OF_MEMORY, "the system refused memory to the tool");
-  }
-  errno = 0;
-  if ((fflush(stdout) != 0 || ferror(stdout) != 0) && status == 0) {
-    lethe::cli::print_error(errno == ENOSPC ? LETHE_ERROR_DISK_FULL : LETHE_ERROR_IO,
-                            "the output could not be written");
-    return 1;
   }
   return status;
 }

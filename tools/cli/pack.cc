@@ -28,7 +28,7 @@ PackType pack_type(const std::string& name) {
 }
 
 void write_json(const PackReport& report, const PackCommandOptions& options) {
-  JsonWriter json(stdout);
+  JsonWriter json;
   json.begin_object()
       .member("output", options.output)
       .member("type", options.type)

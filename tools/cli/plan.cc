@@ -24,7 +24,7 @@ int plan(const PlanOptions& options) {
   const api::Error error = model.plan(params, &memory);
   if (!error.ok() && error.code() != LETHE_ERROR_RAM_TOO_SMALL) check(error);
   if (options.json) {
-    JsonWriter json(stdout);
+    JsonWriter json;
     json.begin_object().member("fits", error.ok());
     if (error.ok()) {
       write_memory(json, memory);

@@ -99,10 +99,8 @@ const char* stop_reason(const Outcome& outcome) {
       return "end";
     case LETHE_STOP_TEXT:
       return "stop_text";
-    case LETHE_STOP_MAX_TOKENS:
-      return "max_tokens";
     default:
-      return "output_closed";
+      return "max_tokens";  // the callback never stops by itself
   }
 }
 
@@ -170,7 +168,7 @@ void run_json(api::Session& session, const RunOptions& options, const Prompt& pr
   const std::vector<int32_t> prompt_ids = prompt.empty() ? std::vector<int32_t>() : prompt.ids(session);
   std::vector<int32_t> ids;
   ids.reserve(options.reply.max_tokens);
-  JsonWriter json(stdout);
+  JsonWriter json;
   bool begun = false;
   const auto begin = [&] {
     if (!begun) json.begin_object().key("text").begin_string();
@@ -180,7 +178,7 @@ void run_json(api::Session& session, const RunOptions& options, const Prompt& pr
     begin();
     json.piece(text);
     if (id >= 0) ids.push_back(id);
-    return ferror(stdout) == 0;
+    if (ferror(stdout) != 0) flush_output();
   });
   begin();
   json.end_string();
@@ -191,7 +189,7 @@ void run_json(api::Session& session, const RunOptions& options, const Prompt& pr
 void run_text(api::Session& session, const Prompt& prompt, const lethe_generate_params& params, Outcome& outcome) {
   outcome = answer(session, prompt, params, [](std::string_view text, int32_t) {
     fwrite(text.data(), 1, text.size(), stdout);
-    return fflush(stdout) == 0;
+    flush_output();
   });
   if (outcome.error.ok() || outcome.reply.tokens != 0) fputc('\n', stdout);
   fflush(stdout);

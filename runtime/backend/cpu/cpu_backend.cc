@@ -21,9 +21,7 @@ uint32_t parts_of(uint32_t tokens) { return std::max(1u, divide_up(tokens, kPart
 // Attention is cut into units (KV head, tile of queries). With few units (decode) each unit's parts are tasks of
 // their own, and all partial results are kept; with many, a unit is one task and keeps its own parts only.
 bool split_parts(uint32_t units, uint32_t threads) { return units < 2 * threads; }
-uint32_t partial_units(const BackendOptions& options, uint32_t kv_heads) {
-  return std::max(2 * options.threads, kv_heads);
-}
+uint32_t partial_units(uint32_t threads) { return 2 * threads - 1; }  // enough for both ways
 
 }  // namespace
 
@@ -51,8 +49,9 @@ void CpuBackend::lay_out_activations(Arena& arena, const Model& model, const Pro
   inv_freq_ = arena.take<float>(half);
   attend_scratch_ = arena.take<float>(options.threads * round_up(attend_scratch_floats(group, config.head_dim), 16));
   const uint64_t tile = std::min(options.chunk, kQueryTile);
-  partials_ = arena.take<float>(uint64_t{partial_units(options, config.kv_heads)} * parts_of(options.cache_tokens) *
+  partials_ = arena.take<float>(uint64_t{partial_units(options.threads)} * parts_of(options.cache_tokens) *
                                 round_up(tile * group, 16) * (config.head_dim + 2));
+  part_blocks_ = arena.take<uint32_t>(uint64_t{config.kv_heads} * parts_of(options.cache_tokens));
   append_blocks_ = arena.take<uint32_t>(uint64_t{config.kv_heads} * options.chunk);
   for (uint32_t i = 0; i < inv_freq_.size(); ++i) {
     inv_freq_[i] = static_cast<float>(std::pow(static_cast<double>(config.rope_base), -2.0 * i / config.rotary_dim));
@@ -175,6 +174,16 @@ void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint3
   const uint64_t unit_floats = max_parts * row_floats * (config.head_dim + 2);
   const uint64_t scratch_floats = round_up(attend_scratch_floats(group, config.head_dim), 16);
 
+  // Where each part of every list begins: one walk along the chain, not one per part.
+  for (uint32_t head = 0; head < config.kv_heads; ++head) {
+    const KvList list = kv.appended_list(layer, head);
+    uint32_t block = list.first_block;
+    for (uint32_t part = 0; part < parts_of(list.length); ++part) {
+      part_blocks_[head * max_parts + part] = block;
+      for (uint32_t i = 0; i < kPartTokens / kBlockSlots && block != kNoBlock; ++i) block = kv.view().next[block];
+    }
+  }
+
   struct Unit {
     KvList list;
     uint32_t head, begin, end, parts;
@@ -194,8 +203,6 @@ void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint3
     return unit;
   };
   const auto run_part = [&](const Unit& unit, uint32_t part, uint32_t thread) {
-    uint32_t block = unit.list.first_block;
-    for (uint32_t i = 0; i < part * (kPartTokens / kBlockSlots); ++i) block = kv.view().next[block];
     const uint64_t rows = uint64_t{unit.end - unit.begin} * group;
     const uint32_t seen = unit.list.length - tokens + unit.end;
     kernels_.attend({.pool = kv.view(),
@@ -210,7 +217,7 @@ void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint3
                      .rope = rope(),
                      .query_begin = unit.begin,
                      .query_end = unit.end,
-                     .start_block = block,
+                     .start_block = part_blocks_[unit.head * max_parts + part],
                      .rank_begin = part * kPartTokens,
                      .rank_end = std::min(seen, (part + 1) * kPartTokens),
                      .max = unit.max + part * rows,

@@ -87,6 +87,7 @@ class CpuBackend {
   std::span<float> inv_freq_;            // [rotary_dim/2]
   std::span<float> attend_scratch_;      // [threads][attend_scratch_floats]
   std::span<float> partials_;            // [units][parts][tile][group][head_dim + 2]
+  std::span<uint32_t> part_blocks_;      // [kv_heads][parts]
   std::span<uint32_t> append_blocks_;    // [kv_heads][chunk]
   std::span<float> logits_;              // [logit_rows][vocab]
 };

@@ -66,7 +66,7 @@ HWY_EXPORT(log_sum_exp);
 HWY_EXPORT(target_name);
 
 void set_simd_logits(Kernels& kernels) {
-  kernels.name = HWY_DYNAMIC_POINTER(target_name)();
+  kernels.name = HWY_DYNAMIC_DISPATCH(target_name)();
   kernels.argmax = HWY_DYNAMIC_POINTER(argmax);
   kernels.log_sum_exp = HWY_DYNAMIC_POINTER(log_sum_exp);
 }

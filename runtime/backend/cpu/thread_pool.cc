@@ -1,6 +1,6 @@
 #include "runtime/backend/cpu/thread_pool.h"
 
-#include <cstring>
+#include <csignal>
 
 namespace lethe::cpu {
 namespace {
@@ -71,6 +71,7 @@ void* ThreadPool::worker_main(void* argument) {
   while (true) {
     uint32_t state = shared.state.load(std::memory_order_acquire);
     for (int spin = 0; generation_of(state) == seen; ++spin) {
+      if (shared.stopping.load(std::memory_order_acquire)) return nullptr;
       if (spin < kSpins) {
         pause();
       } else {
@@ -78,8 +79,8 @@ void* ThreadPool::worker_main(void* argument) {
       }
       state = shared.state.load(std::memory_order_acquire);
     }
-    seen = generation_of(state);
     if (shared.stopping.load(std::memory_order_acquire)) return nullptr;
+    seen = generation_of(state);
     bool entered = false;
     while (!entered && (state & kOpen) != 0 && generation_of(state) == seen) {
       entered = shared.state.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel);
@@ -96,6 +97,10 @@ Status ThreadPool::start() {
   if (threads_ == 1) return {};
   if (pthread_attr_init(&attributes) != 0) return Status::error(ErrorCode::kThread, "cannot prepare threads");
   const auto begin = (reinterpret_cast<uintptr_t>(stacks_.data()) + kStackAlignment - 1) & ~(kStackAlignment - 1);
+  // The host's signal handlers are not made for these small stacks.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   int error = 0;
   for (uint32_t i = 0; i + 1 < threads_ && error == 0; ++i) {
     workers_[i] = {.handle = {}, .shared = shared_, .thread = i + 1};
@@ -103,6 +108,7 @@ Status ThreadPool::start() {
     if (error == 0) error = pthread_create(&workers_[i].handle, &attributes, worker_main, &workers_[i]);
     if (error == 0) ++started_;
   }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
   if (error == 0) return {};
   const uint32_t started = started_;

@@ -3,9 +3,12 @@
  * Errors   Every function that can fail returns a pinned code (LETHE_OK is 0) and, when `error` is not NULL, writes the
  *          code and one sentence with the numbers there. The library never aborts, throws or prints.
  * Memory   A session's cap bounds everything private that it and its model take. All of it is obtained when the session
- *          is created; feeding and generating allocate nothing.
+ *          is created; feeding and generating allocate nothing. The exception is a turn through the chat template
+ *          (lethe_session_feed_turn, lethe_session_tokenize_turn): while it renders, the template engine takes memory
+ *          from the heap, within what the plan sets aside for it (a hostile template in a model file can exceed that).
  * Threads  A model may be used from any number of threads. A session belongs to one thread at a time; only
- *          lethe_session_cancel may be called while another thread works with it. Different sessions are independent.
+ *          lethe_session_cancel may be called while another thread works with it. Other calls then, and calls from the
+ *          session's own callback, give LETHE_ERROR_BAD_STATE. Close a session only when no call is in it.
  * Structs  Set struct_size to sizeof of the struct (the *_init functions do). Fields are only appended; a newer library
  *          accepts the smaller struct of an older program.
  * Strings  UTF-8. What a callback or a getter gives is valid until the callback returns, or as its comment says.
@@ -141,8 +144,9 @@ LETHE_API lethe_code lethe_session_memory(const lethe_session* session, lethe_me
 LETHE_API lethe_code lethe_session_reset(lethe_session* session, lethe_error* error);
 
 /* Makes the work that the session is doing, in whatever thread, return LETHE_ERROR_CANCELLED soon; the session stays
- * usable, with the tokens of the steps that were finished. Without work in progress: cancels the next call. May be
- * called from any thread at any moment between create and close. */
+ * usable, with the tokens of the steps that were finished (all of them, when the request came too late to shorten the
+ * work). Without work in progress: cancels the next feed, score or generate. May be called from any thread, or a
+ * signal handler, at any moment between create and close. */
 LETHE_API void lethe_session_cancel(lethe_session* session);
 
 /* ---- Text and tokens -------------------------------------------------------------------------------------------- */
@@ -163,7 +167,9 @@ LETHE_API lethe_code lethe_model_token_bytes(const lethe_model* model, int32_t i
 /* Appends tokens to the conversation and leaves the logits of the last one. n == 0 is an error. With policy "full" a
  * sequence that does not fit is refused before anything changes. A failure in the middle leaves the finished chunks. */
 LETHE_API lethe_code lethe_session_feed(lethe_session* session, const int32_t* ids, size_t n, lethe_error* error);
-/* Tokenises and appends. `*fed` (may be NULL) is the number of tokens. Text that gives no token is an error. */
+/* Tokenises and appends. `*fed` (may be NULL) is the number of tokens. Text that gives no token is an error, and so is
+ * one with a stretch of over 4,096 bytes that the model's pre-tokenizer does not split (LETHE_ERROR_PROMPT_TOO_LONG);
+ * then nothing is fed. */
 LETHE_API lethe_code lethe_session_feed_text(lethe_session* session, const char* text, size_t bytes, uint32_t flags,
                                              size_t* fed, lethe_error* error);
 
@@ -172,7 +178,9 @@ typedef struct lethe_message {
   const char* content;
 } lethe_message;
 /* Appends one turn through the model's chat template and the head of the assistant's reply. The first turn of a
- * session may begin with a system message; a later turn closes the previous reply first. Only the new text is fed. */
+ * session may begin with a system message; a later turn closes the previous reply first. Only the new text is fed.
+ * As in the reference implementations, special tokens written in a message become those tokens: remove them from
+ * text of strangers. */
 LETHE_API lethe_code lethe_session_feed_turn(lethe_session* session, const lethe_message* messages, size_t count,
                                              size_t* fed, lethe_error* error);
 
@@ -203,6 +211,7 @@ typedef struct lethe_sampling {
   uint64_t seed;             /* Default 0: same seed, same text */
 } lethe_sampling;
 LETHE_API void lethe_sampling_init(lethe_sampling* sampling);
+/* Until this is called a session is greedy. */
 LETHE_API lethe_code lethe_session_set_sampling(lethe_session* session, const lethe_sampling* sampling,
                                                 lethe_error* error);
 
@@ -221,9 +230,16 @@ typedef struct lethe_generate_params {
 } lethe_generate_params;
 LETHE_API void lethe_generate_params_init(lethe_generate_params* params);
 
-enum { LETHE_STOP_END = 0, LETHE_STOP_TEXT = 1, LETHE_STOP_MAX_TOKENS = 2, LETHE_STOP_CALLBACK = 3 };
+enum {
+  LETHE_STOP_ERROR = -1, /* the call failed: see the code */
+  LETHE_STOP_END = 0,
+  LETHE_STOP_TEXT = 1,
+  LETHE_STOP_MAX_TOKENS = 2,
+  LETHE_STOP_CALLBACK = 3
+};
 /* Samples from the current logits, token by token, until a reason to stop. Tokens given to the callback are part of the
- * conversation; an end token is not. `*reason` and `*generated` may be NULL; both are also set on an error. */
+ * conversation; an end token is not. Each call is a reply of its own: a character that is unfinished at its end becomes
+ * U+FFFD, and stop texts are not looked for across calls. `reason` and `generated` may be NULL; both are always set. */
 LETHE_API lethe_code lethe_session_generate(lethe_session* session, const lethe_generate_params* params,
                                             int32_t* reason, uint64_t* generated, lethe_error* error);
 
