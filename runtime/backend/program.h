@@ -13,14 +13,14 @@ namespace lethe {
 enum class BufferId : uint8_t {
   kHidden = 0,  // residual stream; lives through all layers
   kNormed,
-  kQuery,       // [heads * head_dim]
-  kKey,         // [kv_heads * head_dim]
-  kValue,       // [kv_heads * head_dim]
-  kContext,     // attention's output [heads * head_dim]
+  kQuery,    // [heads * head_dim]
+  kKey,      // [kv_heads * head_dim]
+  kValue,    // [kv_heads * head_dim]
+  kContext,  // attention's output [heads * head_dim]
   kGate,
   kUp,
-  kProjected,   // what is added to the residual stream
-  kQuantised,   // int8 groups of the last quantised buffer (backend's own layout)
+  kProjected,  // what is added to the residual stream
+  kQuantised,  // int8 groups of the last quantised buffer (backend's own layout)
   kNone,
 };
 inline constexpr uint32_t kBufferCount = 10;
@@ -45,9 +45,9 @@ struct Step {
 };
 
 struct Program {
-  std::array<Step, 32> steps;                    // of every layer
+  std::array<Step, 32> steps;  // of every layer
   uint32_t step_count = 0;
-  std::array<uint32_t, kBufferCount> widths{};   // per token: floats; kQuantised: inputs of its widest user
+  std::array<uint32_t, kBufferCount> widths{};  // per token: floats; kQuantised: inputs of its widest user
 };
 
 }  // namespace lethe

@@ -14,19 +14,19 @@ namespace lethe {
 enum class ErrorCode : int32_t {
   kOk = 0,
   // 1-9: the caller
-  kInvalidArgument = 1,   // an option or pointer is impossible; the sentence names it
-  kInvalidUtf8 = 2,       // text input is not UTF-8; the sentence gives the byte offset
-  kPromptTooLong = 3,     // the prompt cannot fit the cache with this policy and cap
-  kBadState = 4,          // the session failed before and was not reset, or is in use by another thread
-  kCancelled = 5,         // lethe_session_cancel was called
-  kTemplate = 6,          // the model's chat template is damaged or refused the messages
+  kInvalidArgument = 1,  // an option or pointer is impossible; the sentence names it
+  kInvalidUtf8 = 2,      // text input is not UTF-8; the sentence gives the byte offset
+  kPromptTooLong = 3,    // the prompt cannot fit the cache with this policy and cap
+  kBadState = 4,         // the session failed before and was not reset, or is in use by another thread
+  kCancelled = 5,        // lethe_session_cancel was called
+  kTemplate = 6,         // the model's chat template is damaged or refused the messages
   // 20-29: resources
-  kRamTooSmall = 20,      // the cap cannot hold the plan; the sentence gives the smallest that can
-  kOutOfMemory = 21,      // the operating system refused memory within the cap
-  kKvFull = 22,           // policy `full`: the cache is full
-  kIo = 23,               // open, read, write, map or rename failed
-  kDiskFull = 24,         // no space while writing; nothing was left behind
-  kThread = 25,           // a thread could not be created
+  kRamTooSmall = 20,  // the cap cannot hold the plan; the sentence gives the smallest that can
+  kOutOfMemory = 21,  // the operating system refused memory within the cap
+  kKvFull = 22,       // policy `full`: the cache is full
+  kIo = 23,           // open, read, write, map or rename failed
+  kDiskFull = 24,     // no space while writing; nothing was left behind
+  kThread = 25,       // a thread could not be created
   // 40-49: files
   kNotAModel = 40,        // wrong identifier or version
   kCorruptModel = 41,     // an offset, size, shape or checksum of the model file is wrong
@@ -34,7 +34,7 @@ enum class ErrorCode : int32_t {
   kCorruptSnapshot = 43,  // a saved session is damaged
   kWrongModel = 44,       // a saved session belongs to another model or other options
   // 60-69: ours
-  kInternal = 60,         // a bug in Lethe
+  kInternal = 60,  // a bug in Lethe
 };
 
 // A code and one sentence with the numbers. Trivially copyable; the message lives inside (no heap).
@@ -110,7 +110,7 @@ class [[nodiscard]] Result {
 }  // namespace lethe
 
 // Returns from the enclosing function when `expr` (a Status) is not ok.
-#define LETHE_RETURN_IF_ERROR(expr)                        \
-  do {                                                     \
+#define LETHE_RETURN_IF_ERROR(expr)                                                        \
+  do {                                                                                     \
     if (::lethe::Status lethe_status_ = (expr); !lethe_status_.ok()) return lethe_status_; \
   } while (false)

@@ -21,15 +21,18 @@ class Builder {
 
   // The linear maps of one input, preceded by its quantisation when one of them wants it.
   void add_linears(BufferId in, uint32_t inputs, std::initializer_list<std::pair<Role, BufferId>> maps) {
-    const bool quantise = std::any_of(maps.begin(), maps.end(),
-                                      [&](const auto& map) { return is_quantised_role(model_, map.first); });
+    const bool quantise =
+        std::any_of(maps.begin(), maps.end(), [&](const auto& map) { return is_quantised_role(model_, map.first); });
     if (quantise) {
       add({.op = Op::kQuantise, .in = in, .out = BufferId::kQuantised});
       uint32_t& width = program_.widths[static_cast<size_t>(BufferId::kQuantised)];
       width = std::max(width, inputs);
     }
     for (const auto& [role, out] : maps) {
-      add({.op = Op::kLinear, .in = in, .in2 = quantise ? BufferId::kQuantised : BufferId::kNone, .out = out,
+      add({.op = Op::kLinear,
+           .in = in,
+           .in2 = quantise ? BufferId::kQuantised : BufferId::kNone,
+           .out = out,
            .weight = role});
     }
   }

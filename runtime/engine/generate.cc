@@ -34,8 +34,8 @@ Status Session::generate(const GenerateOptions& options, StopReason* reason, uin
   const std::atomic<bool> never{false};
   Status status;
   Piece piece{&options, -1};
-  const TextSink to_callback{[](void* p, std::string_view text) { static_cast<Piece*>(p)->emit(text.data(), text.size()); },
-                             &piece};
+  const TextSink to_callback{
+      [](void* p, std::string_view text) { static_cast<Piece*>(p)->emit(text.data(), text.size()); }, &piece};
   struct StopFilter {
     StopMatcher* stops;
     const TextSink* sink;
@@ -71,8 +71,8 @@ Status Session::generate(const GenerateOptions& options, StopReason* reason, uin
 
     // The text goes out before the token is fed: it need not wait for the next step.
     piece.id = id;
-    const bool control = model_->tokenizer().token_kinds[static_cast<size_t>(id)] ==
-                         static_cast<uint8_t>(TokenKind::kControl);
+    const bool control =
+        model_->tokenizer().token_kinds[static_cast<size_t>(id)] == static_cast<uint8_t>(TokenKind::kControl);
     if (!control) decoder_.push(tokenizer_.token_text(id), to_stops);
     if (piece.id == id) piece.emit("", 0);  // no text yet, but a token
 

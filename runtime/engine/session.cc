@@ -43,12 +43,12 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
   backend_.lay_out_threads(arena);
   count(MemoryTag::kThreads);
 
+  const uint64_t blocks = uint64_t{shape.blocks_per_list} * config.layers * config.kv_heads;
   LETHE_RETURN_IF_ERROR(kv_.carve(arena, {.layers = config.layers,
                                           .kv_heads = config.kv_heads,
                                           .head_dim = config.head_dim,
                                           .type = options_.kv_type,
-                                          .block_count = static_cast<uint32_t>(
-                                              std::min<uint64_t>(uint64_t{shape.blocks_per_list} * config.layers * config.kv_heads, UINT32_MAX)),
+                                          .block_count = static_cast<uint32_t>(std::min<uint64_t>(blocks, UINT32_MAX)),
                                           .state_bytes_per_slot = options_.policy->state_bytes_per_slot}));
   LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, *options_.policy, {.sinks = options_.sinks}));
   count(MemoryTag::kKvIndex);
@@ -101,6 +101,7 @@ void Session::reset() {
   sampler_.reset();
   position_ = 0;
   has_logits_ = in_turn_ = failed_ = false;
+  cancelled_.store(false, std::memory_order_relaxed);
   prefill_tokens_ = prefill_ns_ = decode_tokens_ = decode_ns_ = 0;
 }
 
@@ -190,8 +191,8 @@ Status Session::feed_chunks(std::span<const int32_t> ids, bool last) {
 // late to shorten the work; and errors of ours mark the session.
 Status Session::finish(Status status) {
   if (cancelled_.exchange(false, std::memory_order_relaxed) && status.ok()) {
-    status = Status::error(ErrorCode::kCancelled, "cancelled at token %llu",
-                           static_cast<unsigned long long>(position_));
+    status =
+        Status::error(ErrorCode::kCancelled, "cancelled at token %llu", static_cast<unsigned long long>(position_));
   }
   if (status.code() == ErrorCode::kInternal) failed_ = true;
   return status;

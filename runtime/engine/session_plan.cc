@@ -94,9 +94,8 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
     return std::max(kFewestBlocks, kv_blocks_of_tokens(uint64_t{chunk} + options.sinks));
   };
 
-  const uint32_t smallest_chunk =
-      options.prefill_chunk != 0 ? std::max(options.prefill_chunk, options.logit_rows)
-                                 : std::max(kSmallestChunk, options.logit_rows);
+  const uint32_t smallest_chunk = options.prefill_chunk != 0 ? std::max(options.prefill_chunk, options.logit_rows)
+                                                             : std::max(kSmallestChunk, options.logit_rows);
   const uint32_t wanted_blocks = kv_blocks_of_tokens(options.max_tokens);
   const uint32_t smallest_blocks = std::max(wanted_blocks, fewest_blocks(smallest_chunk));
   LETHE_RETURN_IF_ERROR(measure({smallest_chunk, smallest_blocks}));

@@ -42,10 +42,10 @@ struct SessionShape {
 struct SessionPlan {
   SessionShape shape;
   uint64_t tag_bytes[kMemoryTagCount];
-  uint64_t total;          // sum of tag_bytes
-  uint64_t minimum_ram;    // the smallest cap that works with these options
-  uint64_t block_bytes;    // the session's own block of memory: all tags but host, model and part of the tokenizer
-  uint64_t pool_offset;    // of the KV pool in that block, page-aligned
+  uint64_t total;        // sum of tag_bytes
+  uint64_t minimum_ram;  // the smallest cap that works with these options
+  uint64_t block_bytes;  // the session's own block of memory: all tags but host, model and part of the tokenizer
+  uint64_t pool_offset;  // of the KV pool in that block, page-aligned
 };
 
 // Places the activations of steps of `chunk` tokens and has the independent verifier check the result.

@@ -161,7 +161,8 @@ Status Session::restore(const char* path) {
   if (identity == nullptr) return corrupt("too short");
   if (memcmp(identity, &own, sizeof own) != 0) {
     return Status::error(ErrorCode::kWrongModel,
-                         "%.140s was saved with another model, KV type, position mode, policy or number of sinks", path);
+                         "%.140s was saved with another model, KV type, position mode, policy or number of sinks",
+                         path);
   }
   SavedState state;
   const uint8_t* state_bytes = reader.take(sizeof state);

@@ -15,10 +15,10 @@ enum class MemoryTag : uint8_t {
   kTokenizer,    // work space of the tokenizer and the chat template
   kActivations,  // buffers of the decoder, planned with overlapping lifetimes
   kLogits,
-  kKvPool,       // blocks of keys and values
-  kKvIndex,      // chains, lists and policy state
+  kKvPool,   // blocks of keys and values
+  kKvIndex,  // chains, lists and policy state
   kSampler,
-  kThreads,      // stacks and control blocks of the thread pool
+  kThreads,  // stacks and control blocks of the thread pool
 };
 inline constexpr int kMemoryTagCount = 10;
 const char* memory_tag_name(MemoryTag tag);  // "host", "model", ...; used in tables and JSON

@@ -13,9 +13,18 @@
 namespace lethe {
 
 enum class Role : uint16_t {  // values of schema/model.fbs
-  kTokenEmbedding = 0, kOutputNorm = 1, kOutput = 2,
-  kAttentionNorm = 10, kAttentionQ = 11, kAttentionK = 12, kAttentionV = 13, kAttentionO = 14,
-  kFfnNorm = 20, kFfnGate = 21, kFfnUp = 22, kFfnDown = 23,
+  kTokenEmbedding = 0,
+  kOutputNorm = 1,
+  kOutput = 2,
+  kAttentionNorm = 10,
+  kAttentionQ = 11,
+  kAttentionK = 12,
+  kAttentionV = 13,
+  kAttentionO = 14,
+  kFfnNorm = 20,
+  kFfnGate = 21,
+  kFfnUp = 22,
+  kFfnDown = 23,
 };
 const char* role_name(Role role);  // "attention.q", ...; "unknown" for other values
 bool role_is_per_layer(Role role);
@@ -32,8 +41,8 @@ struct Tensor {
   Role role;
   uint16_t layer;
   WeightFormat format;
-  uint32_t rows, cols;   // N outputs, K inputs; vectors: 1, n
-  const uint8_t* data;   // in the mapped file, 64-byte aligned
+  uint32_t rows, cols;  // N outputs, K inputs; vectors: 1, n
+  const uint8_t* data;  // in the mapped file, 64-byte aligned
   uint64_t bytes;
 };
 
@@ -55,14 +64,14 @@ constexpr uint64_t merge_hash(uint32_t left, uint32_t right, uint64_t slots) {
 struct TokenizerData {
   std::span<const uint32_t> token_offsets;  // [vocab + 1]
   std::string_view token_bytes;
-  std::span<const uint8_t> token_kinds;     // [vocab] TokenKind
-  std::span<const uint32_t> byte_tokens;    // [256] kNoToken: the vocabulary has no token of this byte alone
+  std::span<const uint8_t> token_kinds;   // [vocab] TokenKind
+  std::span<const uint32_t> byte_tokens;  // [256] kNoToken: the vocabulary has no token of this byte alone
   std::span<const MergeSlot> merges;
-  std::span<const uint32_t> specials;       // longest text first
+  std::span<const uint32_t> specials;  // longest text first
   std::span<const std::string_view> split_patterns;
   std::span<const int32_t> end_ids;
-  std::string_view chat_template;           // empty when the model has none
-  int32_t bos_id, eos_id;                   // -1: none
+  std::string_view chat_template;  // empty when the model has none
+  int32_t bos_id, eos_id;          // -1: none
   bool add_bos;
 
   std::string_view token(uint32_t id) const {
@@ -90,8 +99,8 @@ class Model {
   std::span<const Tensor> tensors() const;              // in file order
   const Tensor* find(Role role, uint32_t layer) const;  // null when absent; constant time
   uint64_t file_bytes() const;
-  uint64_t private_bytes() const;                       // of the tables: what the ledger counts under kModel
-  uint64_t identity() const;                            // XXH64 of the header: names the model in saved sessions
+  uint64_t private_bytes() const;  // of the tables: what the ledger counts under kModel
+  uint64_t identity() const;       // XXH64 of the header: names the model in saved sessions
   uint32_t segment_count() const;
 
   // Sessions that use the model, so that closing it under them can be refused. Thread-safe.

@@ -30,8 +30,8 @@ class FileMap {
   uint64_t size_ = 0;
 };
 
-// Writes PATH.partial-<thread> and renames it to PATH on commit(); destroyed without commit() it removes the partial file.
-// Not copyable or movable; one thread. Errors: kDiskFull for ENOSPC/EDQUOT, kIo otherwise, with the path.
+// Writes PATH.partial-<thread> and renames it to PATH on commit(); destroyed without commit() it removes the partial
+// file. Not copyable or movable; one thread. Errors: kDiskFull for ENOSPC/EDQUOT, kIo otherwise, with the path.
 class AtomicFile {
  public:
   AtomicFile() = default;
@@ -39,11 +39,11 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
   ~AtomicFile();
 
-  Status open(const char* path);                                   // path of at most 4,000 bytes
-  Status append(const void* data, uint64_t bytes);                 // at the end; handles short writes
+  Status open(const char* path);                    // path of at most 4,000 bytes
+  Status append(const void* data, uint64_t bytes);  // at the end; handles short writes
   Status write_at(uint64_t offset, const void* data, uint64_t bytes);
-  uint64_t position() const { return position_; }                  // bytes appended so far
-  Status commit();                                                 // fsync, close, rename, fsync of the folder
+  uint64_t position() const { return position_; }  // bytes appended so far
+  Status commit();                                 // fsync, close, rename, fsync of the folder
 
  private:
   int fd_ = -1;

@@ -12,6 +12,7 @@
 #include <memory>
 #include <new>
 #include <regex>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -80,8 +81,9 @@ class GuardedContext : public minja::Context {
     budget_->spend(1);
     return minja::Context::contains(key);
   }
-  // A macro is a value of the context that it refers to: without this neither would ever be given back.
-  void clear() { values_ = minja::Value::object(); }
+  // A macro is a value of the context that it refers to: without this neither would ever be given back. Takes no
+  // memory: it runs while bad_alloc is on its way.
+  void clear() { values_ = minja::Value(); }
 
  private:
   Budget* budget_;
@@ -137,7 +139,10 @@ class ParsedTemplate {
       GuardedContext& context;
       ~Clear() { context.clear(); }
     } clear{*context};
-    return root_->render(context);
+    std::ostringstream out;
+    root_->render(out, context);
+    if (!out) throw std::bad_alloc();  // which streams keep to themselves
+    return out.str();
   }
 
  private:

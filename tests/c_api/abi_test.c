@@ -102,7 +102,8 @@ int abi_names_and_numbers(void) {
   CHECK(is(lethe_code_name(44), "wrong_model"));
   CHECK(is(lethe_code_name(60), "internal"));
   for (lethe_code code = -1; code <= 70; ++code) {
-    const int known = (code >= 0 && code <= 6) || (code >= 20 && code <= 25) || (code >= 40 && code <= 44) || code == 60;
+    const int known =
+        (code >= 0 && code <= 6) || (code >= 20 && code <= 25) || (code >= 40 && code <= 44) || code == 60;
     CHECK(is(lethe_code_name(code), "unknown") == !known);
   }
   CHECK(is(lethe_memory_tag_name(0), "host"));
@@ -175,7 +176,8 @@ static int close_both(void) {
 }
 
 /* The call is refused because `name` is NULL, and the same call without an error to write gives the same code. */
-static void check_null(lethe_code with_error, lethe_code without, const lethe_error* error, const char* name, int line) {
+static void check_null(lethe_code with_error, lethe_code without, const lethe_error* error, const char* name,
+                       int line) {
   char sentence[64];
   snprintf(sentence, sizeof sentence, "%s is NULL", name);
   check(with_error == LETHE_ERROR_INVALID_ARGUMENT, line, name);
@@ -184,11 +186,11 @@ static void check_null(lethe_code with_error, lethe_code without, const lethe_er
   check(strcmp(error->message, sentence) == 0, line, error->message);
 }
 #define E (&error)
-#define REFUSES(name, call_with_E, call_with_NULL)                       \
-  do {                                                                   \
-    const lethe_code code_ = (call_with_E);                              \
-    const lethe_error seen_ = error;                                     \
-    check_null(code_, (call_with_NULL), &seen_, name, __LINE__);         \
+#define REFUSES(name, call_with_E, call_with_NULL)               \
+  do {                                                           \
+    const lethe_code code_ = (call_with_E);                      \
+    const lethe_error seen_ = error;                             \
+    check_null(code_, (call_with_NULL), &seen_, name, __LINE__); \
   } while (0)
 
 int abi_null_arguments(const char* model_path) {
@@ -250,7 +252,8 @@ int abi_null_arguments(const char* model_path) {
           lethe_session_tokenize(session, "a", 1, 0, out, 4, NULL, NULL));
   REFUSES("session", lethe_session_feed(NULL, ids, 2, E), lethe_session_feed(NULL, ids, 2, NULL));
   REFUSES("ids", lethe_session_feed(session, NULL, 2, E), lethe_session_feed(session, NULL, 2, NULL));
-  REFUSES("session", lethe_session_feed_text(NULL, "a", 1, 0, &n, E), lethe_session_feed_text(NULL, "a", 1, 0, &n, NULL));
+  REFUSES("session", lethe_session_feed_text(NULL, "a", 1, 0, &n, E),
+          lethe_session_feed_text(NULL, "a", 1, 0, &n, NULL));
   REFUSES("text", lethe_session_feed_text(session, NULL, 1, 0, &n, E),
           lethe_session_feed_text(session, NULL, 1, 0, &n, NULL));
   REFUSES("messages", lethe_session_feed_turn(session, NULL, 1, &n, E),
@@ -276,7 +279,8 @@ int abi_null_arguments(const char* model_path) {
   REFUSES("session", lethe_session_logits(NULL, &logits, &n, E), lethe_session_logits(NULL, &logits, &n, NULL));
   REFUSES("logits", lethe_session_logits(session, NULL, &n, E), lethe_session_logits(session, NULL, &n, NULL));
   REFUSES("vocab", lethe_session_logits(session, &logits, NULL, E), lethe_session_logits(session, &logits, NULL, NULL));
-  REFUSES("session", lethe_session_score(NULL, ids, 2, 1, &score, E), lethe_session_score(NULL, ids, 2, 1, &score, NULL));
+  REFUSES("session", lethe_session_score(NULL, ids, 2, 1, &score, E),
+          lethe_session_score(NULL, ids, 2, 1, &score, NULL));
   REFUSES("ids", lethe_session_score(session, NULL, 2, 1, &score, E),
           lethe_session_score(session, NULL, 2, 1, &score, NULL));
   REFUSES("log_probs", lethe_session_score(session, ids, 2, 1, NULL, E),

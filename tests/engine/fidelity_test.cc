@@ -44,8 +44,10 @@ int32_t argmax(const Logits& logits) {
 }
 
 // Feeds the reference's own tokens and compares every step whose two best tokens the reference tells apart by more
-// than `near_tie`; probabilities of both within `bound` nats.
-void check_completions(const Model& model, const char* reference, double near_tie, double bound) {
+// than kNearTie nats, and the log-probabilities of both. Both sides round keys and values to f16 after sums in
+// another order; that moves an unlikely runner-up further than the best token.
+void check_completions(const Model& model, const char* reference) {
+  constexpr double kNearTie = 0.01, kBestBound = 0.01, kSecondBound = 0.03;
   for (const Json& completion : golden()[reference]) {
     const std::string prompt = completion["prompt"];
     CAPTURE(prompt);
@@ -65,9 +67,9 @@ void check_completions(const Model& model, const char* reference, double near_ti
       CAPTURE(step);
       const Logits logits = logits_of(*session);
       const double best = top2[step][1], second = top2[step][2];
-      if (best - second > near_tie) CHECK(argmax(logits) == greedy[step]);
-      CHECK(std::abs(log_prob(logits, greedy[step]) - best) < bound);
-      CHECK(std::abs(log_prob(logits, top2[step][0]) - second) < bound);
+      if (best - second > kNearTie) CHECK(argmax(logits) == greedy[step]);
+      CHECK(std::abs(log_prob(logits, greedy[step]) - best) < kBestBound);
+      CHECK(std::abs(log_prob(logits, top2[step][0]) - second) < kSecondBound);
       feed(*session, {&greedy[step], 1});
     }
   }
@@ -87,8 +89,8 @@ double mean(const std::vector<double>& values) {
 
 TEST_CASE("fidelity: f32 weights follow transformers and llama.cpp wherever those are not at a near-tie") {
   const OpenModel model(path_from("LETHE_TEST_MODEL_F32"));
-  check_completions(model, "transformers_f32", 0.01, 0.01);
-  check_completions(model, "llama_cpp_f32", 0.01, 0.01);
+  check_completions(model, "transformers_f32");
+  check_completions(model, "llama_cpp_f32");
 }
 
 TEST_CASE("fidelity: f32 weights give llama.cpp's teacher-forced log-probabilities") {
@@ -100,7 +102,7 @@ TEST_CASE("fidelity: f32 weights give llama.cpp's teacher-forced log-probabiliti
   double worst = 0;
   for (size_t i = 0; i < scores.size(); ++i) worst = std::max(worst, std::abs(scores[i] - expected[i]));
   MESSAGE("largest difference of 255 log-probabilities: ", worst);
-  CHECK(worst < 0.02);
+  CHECK(worst < 0.01);
   CHECK(mean(scores) == doctest::Approx(mean(expected)).epsilon(0.0005));
 }
 
@@ -120,7 +122,8 @@ TEST_CASE("fidelity: Q4_1 weights part from llama.cpp only where its choice was 
     OpenSession session(model, options_for(128));
     feed(*session, completion["prompt_ids"].get<Ids>());
     const Ids ids = generate(*session, 64, kPastEnd).ids, expected = completion["greedy_ids"];
-    const auto parted = static_cast<size_t>(std::mismatch(ids.begin(), ids.end(), expected.begin()).first - ids.begin());
+    const auto parted =
+        static_cast<size_t>(std::mismatch(ids.begin(), ids.end(), expected.begin()).first - ids.begin());
     const std::string prompt = completion["prompt"];
     if (parted == expected.size()) {
       MESSAGE(prompt, ": all 64 tokens agree");

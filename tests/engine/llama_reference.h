@@ -21,8 +21,8 @@ class LlamaReference {
   enum class Cache { kExact, kHalf, kInt8 };  // how keys (after RoPE) and values are rounded
   struct Options {
     Cache cache = Cache::kHalf;
-    bool rolling = false;                // distances are ranks among the kept tokens
-    bool quantise_activations = false;   // inputs of matrices: int8 with one scale for 32 inputs
+    bool rolling = false;               // distances are ranks among the kept tokens
+    bool quantise_activations = false;  // inputs of matrices: int8 with one scale for 32 inputs
   };
 
   LlamaReference(const GgufSource& source, const TinyOptions& shape, const Options& options)
@@ -144,7 +144,8 @@ class LlamaReference {
       double total = 0;
       for (double& value : p) total += value = std::exp(value - most);
       for (size_t rank = 0; rank < p.size(); ++rank) {
-        for (size_t i = 0; i < dim; ++i) out[head * dim + i] += p[rank] / total * cached[rank].v[head / group * dim + i];
+        for (size_t i = 0; i < dim; ++i)
+          out[head * dim + i] += p[rank] / total * cached[rank].v[head / group * dim + i];
       }
     }
     return out;

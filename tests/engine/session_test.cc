@@ -15,7 +15,8 @@ namespace lethe::test {
 namespace {
 
 constexpr uint32_t kVocab = 3 + 256 + 41;
-const std::string kText = "hello world and the user is in you, hello 123 the\n\nworld of \xC3\xA9t\xC3\xA9 and \xE2\x82\xAC and you";
+const std::string kText =
+    "hello world and the user is in you, hello 123 the\n\nworld of \xC3\xA9t\xC3\xA9 and \xE2\x82\xAC and you";
 
 TinyOptions long_context() {
   TinyOptions shape;
@@ -245,11 +246,12 @@ TEST_CASE("session: a cancel before a call cancels that call and no other") {
 // Cancels a session from another thread, `delay` after go().
 class Canceller {
  public:
-  Canceller(Session& session, std::chrono::microseconds delay) : thread_([this, &session, delay] {
-      while (!go_.load()) std::this_thread::yield();
-      std::this_thread::sleep_for(delay);
-      session.cancel();
-    }) {}
+  Canceller(Session& session, std::chrono::microseconds delay)
+      : thread_([this, &session, delay] {
+          while (!go_.load()) std::this_thread::yield();
+          std::this_thread::sleep_for(delay);
+          session.cancel();
+        }) {}
   ~Canceller() { thread_.join(); }
   void go() { go_.store(true); }
 

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -93,31 +94,39 @@ TEST_CASE("snapshot: a restored session goes on with the same tokens and logits"
   }
 }
 
-// The other half of the next test, run by it in a process of its own.
-TEST_CASE("snapshot child" * doctest::skip()) {
-  const OpenModel model(std::getenv("LETHE_SNAPSHOT_MODEL"));
+// The child's half of the next test: goes on from the file and writes the tokens.
+void go_on_in_child(const char* model_path, const char* saved, const char* out_path) {
+  const OpenModel model(model_path);
   OpenSession session(model, window_options(64));
   REQUIRE(session->set_sampling(kSampled).ok());
-  const Status status = session->restore(std::getenv("LETHE_SNAPSHOT_FILE"));
+  const Status status = session->restore(saved);
   REQUIRE_MESSAGE(status.ok(), status.message());
-  std::ofstream out(std::getenv("LETHE_SNAPSHOT_OUT"));
+  std::ofstream out(out_path);
   for (const int32_t id : go_on(*session).ids) out << id << ' ';
 }
 
 TEST_CASE("snapshot: another process goes on with the same tokens") {
+  constexpr const char* kModel = "LETHE_SNAPSHOT_MODEL";
+  constexpr const char* kSaved = "LETHE_SNAPSHOT_FILE";
+  constexpr const char* kOut = "LETHE_SNAPSHOT_OUT";
+  if (std::getenv(kModel) != nullptr) {  // this process is the child
+    return go_on_in_child(std::getenv(kModel), std::getenv(kSaved), std::getenv(kOut));
+  }
   const std::string model_path = tiny_model_path(GgmlType::kQ4_1);
   const OpenModel model(model_path);
   OpenSession session(model, window_options(64));
   talk(*session, kSampled);
   const std::string saved = save(*session);
   const std::string out = temporary_path(".ids");
-  setenv("LETHE_SNAPSHOT_MODEL", model_path.c_str(), 1);
-  setenv("LETHE_SNAPSHOT_FILE", saved.c_str(), 1);
-  setenv("LETHE_SNAPSHOT_OUT", out.c_str(), 1);
+  std::fflush(nullptr);
   const pid_t child = fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    execl("/proc/self/exe", "engine_test", "--no-skip", "--test-case=snapshot child", static_cast<char*>(nullptr));
+    setenv(kModel, model_path.c_str(), 1);
+    setenv(kSaved, saved.c_str(), 1);
+    setenv(kOut, out.c_str(), 1);
+    if (std::freopen("/dev/null", "w", stdout) == nullptr) _exit(126);
+    execl("/proc/self/exe", "engine_test", "--test-case=snapshot: another process*", static_cast<char*>(nullptr));
     _exit(127);
   }
   int status = -1;
@@ -230,6 +239,27 @@ TEST_CASE_FIXTURE(Target, "snapshot: a file with a right checksum and wrong cont
   }
   CHECK(refused > 50);
   CHECK(accepted > 50);
+}
+
+TEST_CASE_FIXTURE(Target, "snapshot: positions must increase along a list and lie in the conversation") {
+  const KvLayout layout = make_kv_layout(KvType::kF16, 16);
+  const size_t blocks_at = file.size() - 8 - 4 * 2 * size_t{layout.block_bytes};  // 4 lists of 2 blocks
+  const auto with_position = [&](uint32_t slot, uint32_t position) {
+    std::string bad = file;
+    const size_t at = blocks_at + layout.positions_offset + slot * 4;
+    uint32_t right = 0;
+    std::memcpy(&right, &bad[at], 4);
+    if (slot < 4) REQUIRE(right == slot);  // the sinks: this is where positions are
+    std::memcpy(&bad[at], &position, 4);
+    return rehash(bad);
+  };
+  CHECK(restore(with_position(1, 0)).code() == ErrorCode::kCorruptSnapshot);     // that of slot 0
+  CHECK(restore(with_position(0, 1)).code() == ErrorCode::kCorruptSnapshot);     // that of slot 1
+  CHECK(restore(with_position(2, 1)).code() == ErrorCode::kCorruptSnapshot);     // that of slot 1
+  CHECK(restore(with_position(31, 200)).code() == ErrorCode::kCorruptSnapshot);  // beyond the conversation
+  CHECK(restore(with_position(31, ~0u)).code() == ErrorCode::kCorruptSnapshot);
+  check_unchanged();
+  CHECK(restore(with_position(3, 3)).ok());
 }
 
 TEST_CASE("snapshot: one list may not be longer than the cache, even if the others leave the blocks") {

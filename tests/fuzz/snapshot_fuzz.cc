@@ -1,5 +1,5 @@
-// Restoring a saved session. An input stands for all between the identity at the front and the checksum at the end, which
-// are made here. What is accepted must be a working conversation.
+// Restoring a saved session. An input stands for all between the identity at the front and the checksum at the end,
+// which are made here. What is accepted must be a working conversation.
 #include <sys/mman.h>
 #include <unistd.h>
 

@@ -11,12 +11,12 @@
 namespace lethe::test {
 
 struct MemoryCounts {
-  uint64_t requests;     // of all kinds so far, each once
-  int64_t heap_bytes;    // held now, as the allocator rounds them up
-  int64_t heap_peak;     // highest since start_heap_peak()
-  int64_t private_bytes; // mapped now, anonymous
-  int64_t file_bytes;    // mapped now, of files
-  int64_t maps;          // how many those are
+  uint64_t requests;      // of all kinds so far, each once
+  int64_t heap_bytes;     // held now, as the allocator rounds them up
+  int64_t heap_peak;      // highest since start_heap_peak()
+  int64_t private_bytes;  // mapped now, anonymous
+  int64_t file_bytes;     // mapped now, of files
+  int64_t maps;           // how many those are
 
   bool holds_as_much_as(const MemoryCounts& other) const {
     return heap_bytes == other.heap_bytes && private_bytes == other.private_bytes && file_bytes == other.file_bytes &&

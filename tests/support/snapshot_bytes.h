@@ -25,7 +25,8 @@ inline Session* snapshot_session() {
     if (!opened.ok()) std::abort();
     return opened.value();
   }();
-  const Result<Session*> session = Session::create(*model, {.ram_bytes = 8 << 20, .max_tokens = 64, .prefill_chunk = 16});
+  const Result<Session*> session =
+      Session::create(*model, {.ram_bytes = 8 << 20, .max_tokens = 64, .prefill_chunk = 16});
   if (!session.ok()) std::abort();
   return session.value();
 }

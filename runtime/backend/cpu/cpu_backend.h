@@ -82,14 +82,14 @@ class CpuBackend {
   ThreadPool pool_;
   uint32_t vocab_ = 0;
 
-  std::span<uint8_t> activations_;       // plan_.total
-  std::span<float> rope_cos_, rope_sin_; // [chunk][rotary_dim/2]
-  std::span<float> inv_freq_;            // [rotary_dim/2]
-  std::span<float> attend_scratch_;      // [threads][attend_scratch_floats]
-  std::span<float> partials_;            // [units][parts][tile][group][head_dim + 2]
-  std::span<uint32_t> part_blocks_;      // [kv_heads][parts]
-  std::span<uint32_t> append_blocks_;    // [kv_heads][chunk]
-  std::span<float> logits_;              // [logit_rows][vocab]
+  std::span<uint8_t> activations_;        // plan_.total
+  std::span<float> rope_cos_, rope_sin_;  // [chunk][rotary_dim/2]
+  std::span<float> inv_freq_;             // [rotary_dim/2]
+  std::span<float> attend_scratch_;       // [threads][attend_scratch_floats]
+  std::span<float> partials_;             // [units][parts][tile][group][head_dim + 2]
+  std::span<uint32_t> part_blocks_;       // [kv_heads][parts]
+  std::span<uint32_t> append_blocks_;     // [kv_heads][chunk]
+  std::span<float> logits_;               // [logit_rows][vocab]
 };
 
 }  // namespace lethe::cpu

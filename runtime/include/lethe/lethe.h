@@ -140,12 +140,12 @@ LETHE_API lethe_code lethe_session_create(lethe_model* model, const lethe_sessio
 LETHE_API void lethe_session_close(lethe_session* session); /* NULL is fine */
 LETHE_API lethe_code lethe_session_memory(const lethe_session* session, lethe_memory* memory, lethe_error* error);
 
-/* Forgets everything and clears a failure. The sampler's seed starts anew. */
+/* Forgets everything and clears a failure and a pending cancellation. The sampler's seed starts anew. */
 LETHE_API lethe_code lethe_session_reset(lethe_session* session, lethe_error* error);
 
 /* Makes the work that the session is doing, in whatever thread, return LETHE_ERROR_CANCELLED soon; the session stays
  * usable, with the tokens of the steps that were finished (all of them, when the request came too late to shorten the
- * work). Without work in progress: cancels the next feed, score or generate. May be called from any thread, or a
+ * work). Without work in progress: cancels the next feed, score or generate whose arguments are fine. May be called from any thread, or a
  * signal handler, at any moment between create and close. */
 LETHE_API void lethe_session_cancel(lethe_session* session);
 
@@ -215,8 +215,8 @@ LETHE_API void lethe_sampling_init(lethe_sampling* sampling);
 LETHE_API lethe_code lethe_session_set_sampling(lethe_session* session, const lethe_sampling* sampling,
                                                 lethe_error* error);
 
-/* A piece of text (whole characters only, maybe empty) and the token just sampled, or -1 when held-back text is
- * flushed at the end. Return 0 to go on, anything else to stop. */
+/* A piece of text (whole characters only, maybe empty) and the token just sampled, or -1 for more text of the same token
+ * and for held-back text at the end. Return 0 to go on, anything else to stop. */
 typedef int32_t (*lethe_on_piece)(void* user, const char* text, size_t bytes, int32_t id);
 
 typedef struct lethe_generate_params {
