@@ -284,11 +284,11 @@ TEST_CASE("pool: capacity arithmetic and impossible sizes") {
     return pool.carve(arena, options).code();
   };
   CHECK(code({1, 1, 1, KvType::kF16, 0}) == ErrorCode::kOk);
-  CHECK(code({kMaxBlocks, 1, kMaxHeadDim, KvType::kF16, kMaxBlocks, kMaxStateBytes}) == ErrorCode::kOk);
+  CHECK(code({kMaxBlocks, 1, kMaxKvHeadDim, KvType::kF16, kMaxBlocks, kMaxStateBytes}) == ErrorCode::kOk);
   CHECK(code({0, 1, 1, KvType::kF16, 1}) == ErrorCode::kInvalidArgument);
   CHECK(code({1, 0, 1, KvType::kF16, 1}) == ErrorCode::kInvalidArgument);
   CHECK(code({1, 1, 0, KvType::kF16, 1}) == ErrorCode::kInvalidArgument);
-  CHECK(code({1, 1, kMaxHeadDim + 1, KvType::kF16, 1}) == ErrorCode::kInvalidArgument);
+  CHECK(code({1, 1, kMaxKvHeadDim + 1, KvType::kF16, 1}) == ErrorCode::kInvalidArgument);
   CHECK(code({1, 1, 1, KvType::kF16, kMaxBlocks + 1}) == ErrorCode::kInvalidArgument);
   CHECK(code({1u << 16, 1u << 16, 1, KvType::kF16, 1}) == ErrorCode::kInvalidArgument);
   CHECK(code({1, 1, 1, KvType::kF16, 1, kMaxStateBytes + 1}) == ErrorCode::kInvalidArgument);

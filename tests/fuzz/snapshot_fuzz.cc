@@ -36,7 +36,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     (void)session->feed(more);  // damaged keys may give logits that are not finite: an error, but no crash
     StopReason reason;
     uint64_t generated;
-    (void)session->generate({.max_tokens = 3}, &reason, &generated);
+    GenerateOptions options;
+    options.max_tokens = 3;
+    (void)session->generate(options, &reason, &generated);
   }
   session->reset();
   return 0;

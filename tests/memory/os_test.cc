@@ -155,12 +155,21 @@ TEST_CASE("atomic file: errors leave nothing behind") {
   }
   CHECK(folder.entries() == 0);
   {
-    fs::create_directory(path);  // the rename must fail
     os::AtomicFile file;
     REQUIRE(file.open(path.c_str()).ok());
+    fs::create_directory(path);  // the rename must fail
     CHECK(file.commit().code() == ErrorCode::kIo);
   }
   CHECK(folder.entries() == 1);
+  {
+    os::AtomicFile file;  // what is not a regular file is never replaced
+    CHECK(file.open(path.c_str()).code() == ErrorCode::kIo);
+    const std::string device = folder / "device";
+    fs::create_symlink("/dev/null", device);
+    CHECK(file.open(device.c_str()).code() == ErrorCode::kIo);
+    CHECK(fs::is_symlink(device));
+  }
+  CHECK(folder.entries() == 2);
 }
 
 TEST_CASE("process: memory follows what is touched, time passes, cores are ones we may use") {

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 
 #include <atomic>
@@ -215,7 +216,27 @@ int __wrap_munmap(void* address, size_t bytes) {
 
 int __wrap_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*main)(void*), void* argument) {
   ++requests;
-  return must_fail() ? EAGAIN : __real_pthread_create(thread, attributes, main, argument);
+  if (must_fail()) return EAGAIN;
+#if defined(LETHE_TEST_SANITIZER_HEAP)
+  // A sanitizer takes memory in the new thread before its main function: wait for that, or it could be counted as what
+  // the library does afterwards.
+  struct Start {
+    void* (*main)(void*);
+    void* argument;
+    std::atomic<bool> begun;
+  } start{main, argument, false};
+  const auto begin = [](void* raw) {
+    auto* s = static_cast<Start*>(raw);
+    const Start copy{s->main, s->argument, true};
+    s->begun = true;
+    return copy.main(copy.argument);
+  };
+  const int error = __real_pthread_create(thread, attributes, begin, &start);
+  while (error == 0 && !start.begun) sched_yield();
+  return error;
+#else
+  return __real_pthread_create(thread, attributes, main, argument);
+#endif
 }
 
 }  // extern "C"

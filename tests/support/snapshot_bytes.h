@@ -13,7 +13,13 @@ namespace lethe::test {
 inline constexpr size_t kSnapshotPrefix = 8 + 4 + 72;
 
 inline TinyOptions snapshot_model() {
-  TinyOptions options{.type = GgmlType::kQ4_1, .layers = 1, .embed_dim = 32, .heads = 2, .kv_heads = 1, .ffn_dim = 32};
+  TinyOptions options;
+  options.type = GgmlType::kQ4_1;
+  options.layers = 1;
+  options.embed_dim = 32;
+  options.heads = 2;
+  options.kv_heads = 1;
+  options.ffn_dim = 32;
   options.all_bytes = false;
   return options;
 }
@@ -25,8 +31,11 @@ inline Session* snapshot_session() {
     if (!opened.ok()) std::abort();
     return opened.value();
   }();
-  const Result<Session*> session =
-      Session::create(*model, {.ram_bytes = 8 << 20, .max_tokens = 64, .prefill_chunk = 16});
+  SessionOptions options;
+  options.ram_bytes = 8 << 20;
+  options.max_tokens = 64;
+  options.prefill_chunk = 16;
+  const Result<Session*> session = Session::create(*model, options);
   if (!session.ok()) std::abort();
   return session.value();
 }

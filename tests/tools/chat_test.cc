@@ -45,7 +45,7 @@ TEST_CASE("commands") {
 TEST_CASE("lines that are no text") {
   check_refused(run_cli(kChat, "hello \xff\n"), 1, "invalid_utf8", "offset 6");
   check_refused(run_cli(kChat, std::string("a\0b\n", 4)), 2, "invalid_argument", "NUL");
-  check_refused(run_cli(kChat, std::string(70000, 'a') + "\n"), 1, "prompt_too_long", "65536 bytes");
+  check_refused(run_cli(kChat, std::string(70000, 'a') + "\n"), 1, "prompt_too_long", "16384 bytes");
 }
 
 TEST_CASE("a conversation outlives the trained length") {
@@ -56,7 +56,7 @@ TEST_CASE("a conversation outlives the trained length") {
   CHECK(finished.err == "");
 }
 
-TEST_CASE("Ctrl-C stops the reply, not the program") {
+TEST_CASE("Ctrl-C ends a conversation through a pipe") {
   Cli::Options options;
   options.input = "hello\n/memory\n";
   Cli cli({"chat", tiny_model(), "--ram", "16MiB", "--ignore-eos", "--max-tokens", "0"}, options);
@@ -67,8 +67,9 @@ TEST_CASE("Ctrl-C stops the reply, not the program") {
   }
   cli.interrupt();
   const Finished finished = cli.finish();
-  CHECK(finished.status == 0);
-  CHECK(finished.out.find("16,777,216") != std::string::npos);  // the next line was still read
+  CHECK(finished.status == 1);
+  CHECK(finished.err.starts_with("lethe: error cancelled: "));
+  CHECK(finished.out.find("16,777,216") == std::string::npos);  // the next line was not read
 }
 
 }  // namespace
