@@ -10,5 +10,12 @@
 #ifndef HWY_AVX10_2  // Highway 1.2 does not know it
 #define HWY_AVX10_2 0
 #endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+// Sanitizers make the compilation of a target many times slower; a narrow, a middle and the widest one remain.
+#define LETHE_SKIPPED_TARGETS (HWY_SSE4 | HWY_AVX3)
+#else
+#define LETHE_SKIPPED_TARGETS 0
+#endif
 #undef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_ZEN4 | HWY_AVX3_SPR | HWY_AVX10_2 | HWY_ALL_SVE | HWY_RVV)
+#define HWY_DISABLED_TARGETS \
+  (HWY_SSSE3 | HWY_AVX3_ZEN4 | HWY_AVX3_SPR | HWY_AVX10_2 | HWY_ALL_SVE | HWY_RVV | LETHE_SKIPPED_TARGETS)
