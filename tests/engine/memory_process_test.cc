@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 #include <string>
 
 #include "tests/tools/cli.h"
@@ -13,18 +12,6 @@ namespace lethe::test {
 namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
-
-// 0 when the process has ended.
-uint64_t private_bytes(pid_t pid) {
-  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
-  uint64_t bytes = 0;
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("RssAnon:") || line.starts_with("VmSwap:")) {
-      bytes += std::stoull(line.substr(line.find(':') + 1)) * 1024;
-    }
-  }
-  return bytes;
-}
 
 struct Long {
   std::string model, prompt_file;

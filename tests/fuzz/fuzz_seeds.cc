@@ -15,14 +15,8 @@ int main(int argc, char** argv) {
   }
   const std::string folder = argv[1];
   for (const GgmlType type : {GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ8_0, GgmlType::kF16}) {
-    TinyOptions options;
+    TinyOptions options = snapshot_model();
     options.type = type;
-    options.layers = 1;
-    options.embed_dim = 32;
-    options.heads = 2;
-    options.kv_heads = 1;
-    options.ffn_dim = 32;
-    options.all_bytes = false;
     options.tied = type != GgmlType::kQ4_0;
     const std::string name = ggml_type_name(type);
     write_file(folder + "/gguf/tiny-" + name, tiny_gguf(options).bytes());

@@ -10,6 +10,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -136,6 +137,18 @@ inline void check_refused(const Finished& finished, int status, const std::strin
 inline const std::string& tiny_model() {
   static const std::string path = tiny_model_path(TinyOptions());
   return path;
+}
+
+// RssAnon + VmSwap of another process, 0 when it has ended.
+inline uint64_t private_bytes(pid_t pid) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  uint64_t bytes = 0;
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("RssAnon:") || line.starts_with("VmSwap:")) {
+      bytes += std::stoull(line.substr(line.find(':') + 1)) * 1024;
+    }
+  }
+  return bytes;
 }
 
 }  // namespace lethe::test

@@ -1,5 +1,4 @@
 // The cap: what plan says, run does, and the process stays below, as seen from outside.
-#include <fstream>
 
 #include "tests/tools/cli.h"
 
@@ -12,18 +11,6 @@ uint64_t minimum_ram(const Args& options = {}) {
   const Json json = Json::parse(finished.out);
   CHECK(json["fits"] == false);
   return json["minimum_ram_bytes"];
-}
-
-// RssAnon + VmSwap of another process, 0 when it has ended.
-uint64_t private_bytes(pid_t pid) {
-  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
-  uint64_t bytes = 0;
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("RssAnon:") || line.starts_with("VmSwap:")) {
-      bytes += std::stoull(line.substr(line.find(':') + 1)) * 1024;
-    }
-  }
-  return bytes;
 }
 
 TEST_CASE("the plan is what run then takes, to the byte") {
