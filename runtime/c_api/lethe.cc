@@ -116,17 +116,10 @@ Status to_options(const lethe_session_params* params, SessionOptions* options) {
   }
   options->kv_type = p.kv_type == LETHE_KV_INT8 ? KvType::kInt8 : KvType::kF16;
   switch (p.positions) {
-    case LETHE_POSITIONS_AUTO:
-      options->positions = options->policy->default_positions;
-      break;
-    case LETHE_POSITIONS_ABSOLUTE:
-      options->positions = PositionMode::kAbsolute;
-      break;
-    case LETHE_POSITIONS_ROLLING:
-      options->positions = PositionMode::kRolling;
-      break;
-    default:
-      return Status::error(ErrorCode::kInvalidArgument, "positions %d is unknown", p.positions);
+    case LETHE_POSITIONS_AUTO: options->positions = options->policy->default_positions; break;
+    case LETHE_POSITIONS_ABSOLUTE: options->positions = PositionMode::kAbsolute; break;
+    case LETHE_POSITIONS_ROLLING: options->positions = PositionMode::kRolling; break;
+    default: return Status::error(ErrorCode::kInvalidArgument, "positions %d is unknown", p.positions);
   }
   options->max_tokens = p.max_tokens;
   options->prefill_chunk = p.prefill_chunk;
@@ -155,46 +148,26 @@ const char* lethe_version(void) { return "0.1.0"; }
 
 const char* lethe_code_name(lethe_code code) {
   switch (code) {
-    case LETHE_OK:
-      return "ok";
-    case LETHE_ERROR_INVALID_ARGUMENT:
-      return "invalid_argument";
-    case LETHE_ERROR_INVALID_UTF8:
-      return "invalid_utf8";
-    case LETHE_ERROR_PROMPT_TOO_LONG:
-      return "prompt_too_long";
-    case LETHE_ERROR_BAD_STATE:
-      return "bad_state";
-    case LETHE_ERROR_CANCELLED:
-      return "cancelled";
-    case LETHE_ERROR_TEMPLATE:
-      return "template";
-    case LETHE_ERROR_RAM_TOO_SMALL:
-      return "ram_too_small";
-    case LETHE_ERROR_OUT_OF_MEMORY:
-      return "out_of_memory";
-    case LETHE_ERROR_KV_FULL:
-      return "kv_full";
-    case LETHE_ERROR_IO:
-      return "io";
-    case LETHE_ERROR_DISK_FULL:
-      return "disk_full";
-    case LETHE_ERROR_THREAD:
-      return "thread";
-    case LETHE_ERROR_NOT_A_MODEL:
-      return "not_a_model";
-    case LETHE_ERROR_CORRUPT_MODEL:
-      return "corrupt_model";
-    case LETHE_ERROR_UNSUPPORTED:
-      return "unsupported";
-    case LETHE_ERROR_CORRUPT_SNAPSHOT:
-      return "corrupt_snapshot";
-    case LETHE_ERROR_WRONG_MODEL:
-      return "wrong_model";
-    case LETHE_ERROR_INTERNAL:
-      return "internal";
-    default:
-      return "unknown";
+    case LETHE_OK: return "ok";
+    case LETHE_ERROR_INVALID_ARGUMENT: return "invalid_argument";
+    case LETHE_ERROR_INVALID_UTF8: return "invalid_utf8";
+    case LETHE_ERROR_PROMPT_TOO_LONG: return "prompt_too_long";
+    case LETHE_ERROR_BAD_STATE: return "bad_state";
+    case LETHE_ERROR_CANCELLED: return "cancelled";
+    case LETHE_ERROR_TEMPLATE: return "template";
+    case LETHE_ERROR_RAM_TOO_SMALL: return "ram_too_small";
+    case LETHE_ERROR_OUT_OF_MEMORY: return "out_of_memory";
+    case LETHE_ERROR_KV_FULL: return "kv_full";
+    case LETHE_ERROR_IO: return "io";
+    case LETHE_ERROR_DISK_FULL: return "disk_full";
+    case LETHE_ERROR_THREAD: return "thread";
+    case LETHE_ERROR_NOT_A_MODEL: return "not_a_model";
+    case LETHE_ERROR_CORRUPT_MODEL: return "corrupt_model";
+    case LETHE_ERROR_UNSUPPORTED: return "unsupported";
+    case LETHE_ERROR_CORRUPT_SNAPSHOT: return "corrupt_snapshot";
+    case LETHE_ERROR_WRONG_MODEL: return "wrong_model";
+    case LETHE_ERROR_INTERNAL: return "internal";
+    default: return "unknown";
   }
 }
 

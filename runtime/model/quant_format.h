@@ -41,29 +41,21 @@ constexpr bool is_quantised(WeightFormat format) {
 constexpr size_t panel_params_bytes(WeightFormat format, size_t cols) {
   switch (format) {
     case WeightFormat::kQ8:
-    case WeightFormat::kQ4:
-      return round_up(cols / kGroup * kPanelRows * 2, kLineBytes);
-    case WeightFormat::kQ4M:
-      return cols / kGroup * kPanelRows * 4;
-    default:
-      return 0;
+    case WeightFormat::kQ4: return round_up(cols / kGroup * kPanelRows * 2, kLineBytes);
+    case WeightFormat::kQ4M: return cols / kGroup * kPanelRows * 4;
+    default: return 0;
   }
 }
 
 // Bytes of one panel of 16 rows; a multiple of 64.
 constexpr size_t panel_bytes(WeightFormat format, size_t cols) {
   switch (format) {
-    case WeightFormat::kF32:
-      return cols * kPanelRows * 4;
-    case WeightFormat::kF16:
-      return round_up(cols * kPanelRows * 2, kLineBytes);
-    case WeightFormat::kQ8:
-      return panel_params_bytes(format, cols) + cols * kPanelRows;
+    case WeightFormat::kF32: return cols * kPanelRows * 4;
+    case WeightFormat::kF16: return round_up(cols * kPanelRows * 2, kLineBytes);
+    case WeightFormat::kQ8: return panel_params_bytes(format, cols) + cols * kPanelRows;
     case WeightFormat::kQ4:
-    case WeightFormat::kQ4M:
-      return panel_params_bytes(format, cols) + cols * kPanelRows / 2;
-    case WeightFormat::kF32Vector:
-      return 0;
+    case WeightFormat::kQ4M: return panel_params_bytes(format, cols) + cols * kPanelRows / 2;
+    case WeightFormat::kF32Vector: return 0;
   }
   return 0;
 }
@@ -77,18 +69,12 @@ constexpr uint64_t tensor_bytes(WeightFormat format, uint64_t rows, uint64_t col
 
 constexpr const char* weight_format_name(WeightFormat format) {
   switch (format) {
-    case WeightFormat::kF32Vector:
-      return "f32-vector";
-    case WeightFormat::kF32:
-      return "f32";
-    case WeightFormat::kF16:
-      return "f16";
-    case WeightFormat::kQ8:
-      return "q8";
-    case WeightFormat::kQ4:
-      return "q4";
-    case WeightFormat::kQ4M:
-      return "q4m";
+    case WeightFormat::kF32Vector: return "f32-vector";
+    case WeightFormat::kF32: return "f32";
+    case WeightFormat::kF16: return "f16";
+    case WeightFormat::kQ8: return "q8";
+    case WeightFormat::kQ4: return "q4";
+    case WeightFormat::kQ4M: return "q4m";
   }
   return "unknown";
 }

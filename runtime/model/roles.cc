@@ -76,24 +76,17 @@ Shape role_shape(Role role, const ModelConfig& config) {
   const uint32_t kv_dim = config.kv_heads * config.head_dim;
   switch (role) {
     case Role::kTokenEmbedding:
-    case Role::kOutput:
-      return {config.vocab, config.embed_dim};
+    case Role::kOutput: return {config.vocab, config.embed_dim};
     case Role::kOutputNorm:
     case Role::kAttentionNorm:
-    case Role::kFfnNorm:
-      return {1, config.embed_dim};
-    case Role::kAttentionQ:
-      return {query_dim, config.embed_dim};
+    case Role::kFfnNorm: return {1, config.embed_dim};
+    case Role::kAttentionQ: return {query_dim, config.embed_dim};
     case Role::kAttentionK:
-    case Role::kAttentionV:
-      return {kv_dim, config.embed_dim};
-    case Role::kAttentionO:
-      return {config.embed_dim, query_dim};
+    case Role::kAttentionV: return {kv_dim, config.embed_dim};
+    case Role::kAttentionO: return {config.embed_dim, query_dim};
     case Role::kFfnGate:
-    case Role::kFfnUp:
-      return {config.ffn_dim, config.embed_dim};
-    case Role::kFfnDown:
-      return {config.embed_dim, config.ffn_dim};
+    case Role::kFfnUp: return {config.ffn_dim, config.embed_dim};
+    case Role::kFfnDown: return {config.embed_dim, config.ffn_dim};
   }
   return {0, 0};
 }

@@ -40,12 +40,8 @@ float stored_weight(const Tensor& t, size_t row, size_t k) {
   };
   float value = 0;
   switch (t.format) {
-    case WeightFormat::kF32Vector:
-      std::memcpy(&value, t.data + 4 * k, 4);
-      return value;
-    case WeightFormat::kF32:
-      std::memcpy(&value, t.data + row / 16 * (t.cols * 64) + (k * 16 + r) * 4, 4);
-      return value;
+    case WeightFormat::kF32Vector: std::memcpy(&value, t.data + 4 * k, 4); return value;
+    case WeightFormat::kF32: std::memcpy(&value, t.data + row / 16 * (t.cols * 64) + (k * 16 + r) * 4, 4); return value;
     case WeightFormat::kF16: {
       const size_t panel = (t.cols * 32 + 63) / 64 * 64;
       return half_at(t.data + row / 16 * panel + (k * 16 + r) * 2);

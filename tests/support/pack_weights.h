@@ -46,9 +46,7 @@ inline PackedGroup pack_group(WeightFormat format, const float* w) {
       group.scale = as_half(largest / 8);
       group.minimum = -8 * group.scale;
       break;
-    default:
-      group.scale = as_half((*high - *low) / 15);
-      group.minimum = as_half(*low);
+    default: group.scale = as_half((*high - *low) / 15); group.minimum = as_half(*low);
   }
   for (size_t i = 0; i < kGroup && group.scale != 0; ++i) {
     const int nearest = static_cast<int>(std::lround((w[i] - group.minimum) / group.scale));

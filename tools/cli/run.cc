@@ -95,12 +95,9 @@ struct Outcome {
 const char* stop_reason(const Outcome& outcome) {
   if (!outcome.error.ok()) return outcome.error.code() == LETHE_ERROR_CANCELLED ? "cancelled" : "error";
   switch (outcome.reply.stop_reason) {
-    case LETHE_STOP_END:
-      return "end";
-    case LETHE_STOP_TEXT:
-      return "stop_text";
-    default:
-      return "max_tokens";  // the callback never stops by itself
+    case LETHE_STOP_END: return "end";
+    case LETHE_STOP_TEXT: return "stop_text";
+    default: return "max_tokens";  // the callback never stops by itself
   }
 }
 

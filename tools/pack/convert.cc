@@ -35,12 +35,9 @@ QuantGroup read_block(GgmlType type, const uint8_t* block) {
 
 WeightFormat format_of_blocks(GgmlType type) {
   switch (type) {
-    case GgmlType::kQ8_0:
-      return WeightFormat::kQ8;
-    case GgmlType::kQ4_0:
-      return WeightFormat::kQ4;
-    default:
-      return WeightFormat::kQ4M;
+    case GgmlType::kQ8_0: return WeightFormat::kQ8;
+    case GgmlType::kQ4_0: return WeightFormat::kQ4;
+    default: return WeightFormat::kQ4M;
   }
 }
 
@@ -129,9 +126,7 @@ Status PanelConverter::read_row(uint64_t row) {
   const uint8_t* data = row_data(row);
   const size_t cols = row_.size();
   switch (source_.type) {
-    case GgmlType::kF32:
-      std::memcpy(row_.data(), data, cols * sizeof(float));
-      break;
+    case GgmlType::kF32: std::memcpy(row_.data(), data, cols * sizeof(float)); break;
     case GgmlType::kF16:
       for (size_t k = 0; k < cols; ++k) {
         uint16_t half;

@@ -21,22 +21,17 @@ uint32_t scalar_bytes(GgufType type) {
   switch (type) {
     case GgufType::kUint8:
     case GgufType::kInt8:
-    case GgufType::kBool:
-      return 1;
+    case GgufType::kBool: return 1;
     case GgufType::kUint16:
-    case GgufType::kInt16:
-      return 2;
+    case GgufType::kInt16: return 2;
     case GgufType::kUint32:
     case GgufType::kInt32:
-    case GgufType::kFloat32:
-      return 4;
+    case GgufType::kFloat32: return 4;
     case GgufType::kUint64:
     case GgufType::kInt64:
-    case GgufType::kFloat64:
-      return 8;
+    case GgufType::kFloat64: return 8;
     case GgufType::kString:
-    case GgufType::kArray:
-      return 0;
+    case GgufType::kArray: return 0;
   }
   return 0;
 }
@@ -52,30 +47,15 @@ T load(const uint8_t* at) {
 bool load_uint(GgufType type, const uint8_t* at, uint64_t* out) {
   int64_t value = 0;
   switch (type) {
-    case GgufType::kUint8:
-      value = *at;
-      break;
-    case GgufType::kInt8:
-      value = load<int8_t>(at);
-      break;
-    case GgufType::kUint16:
-      value = load<uint16_t>(at);
-      break;
-    case GgufType::kInt16:
-      value = load<int16_t>(at);
-      break;
-    case GgufType::kUint32:
-      value = load<uint32_t>(at);
-      break;
-    case GgufType::kInt32:
-      value = load<int32_t>(at);
-      break;
+    case GgufType::kUint8: value = *at; break;
+    case GgufType::kInt8: value = load<int8_t>(at); break;
+    case GgufType::kUint16: value = load<uint16_t>(at); break;
+    case GgufType::kInt16: value = load<int16_t>(at); break;
+    case GgufType::kUint32: value = load<uint32_t>(at); break;
+    case GgufType::kInt32: value = load<int32_t>(at); break;
     case GgufType::kUint64:
-    case GgufType::kInt64:
-      value = load<int64_t>(at);
-      break;  // beyond int64 is refused like a negative value
-    default:
-      return false;
+    case GgufType::kInt64: value = load<int64_t>(at); break;  // beyond int64 is refused like a negative value
+    default: return false;
   }
   *out = static_cast<uint64_t>(value);
   return value >= 0;
@@ -95,17 +75,12 @@ const char* ggml_type_name(GgmlType type) { return ggml_number_name(static_cast<
 
 GgmlBlock ggml_block(GgmlType type) {
   switch (type) {
-    case GgmlType::kF32:
-      return {1, 4};
+    case GgmlType::kF32: return {1, 4};
     case GgmlType::kF16:
-    case GgmlType::kBF16:
-      return {1, 2};
-    case GgmlType::kQ4_0:
-      return {32, 18};
-    case GgmlType::kQ4_1:
-      return {32, 20};
-    case GgmlType::kQ8_0:
-      return {32, 34};
+    case GgmlType::kBF16: return {1, 2};
+    case GgmlType::kQ4_0: return {32, 18};
+    case GgmlType::kQ4_1: return {32, 20};
+    case GgmlType::kQ8_0: return {32, 34};
   }
   return {0, 0};
 }

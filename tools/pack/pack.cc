@@ -27,30 +27,21 @@ constexpr uint32_t kFirstLayerSegment = 2;
 WeightFormat choose_format(PackType type, GgmlType source, Role role) {
   if (role_is_vector(role)) return WeightFormat::kF32Vector;
   switch (type) {
-    case PackType::kF32:
-      return WeightFormat::kF32;
-    case PackType::kF16:
-      return WeightFormat::kF16;
-    case PackType::kQ8:
-      return WeightFormat::kQ8;
+    case PackType::kF32: return WeightFormat::kF32;
+    case PackType::kF16: return WeightFormat::kF16;
+    case PackType::kQ8: return WeightFormat::kQ8;
     case PackType::kQ4:
       if (role == Role::kTokenEmbedding || role == Role::kOutput) return WeightFormat::kQ8;
       return source == GgmlType::kQ4_0 ? WeightFormat::kQ4 : WeightFormat::kQ4M;
-    case PackType::kKeep:
-      break;
+    case PackType::kKeep: break;
   }
   switch (source) {
-    case GgmlType::kQ4_0:
-      return WeightFormat::kQ4;
-    case GgmlType::kQ4_1:
-      return WeightFormat::kQ4M;
-    case GgmlType::kQ8_0:
-      return WeightFormat::kQ8;
-    case GgmlType::kF16:
-      return WeightFormat::kF16;
+    case GgmlType::kQ4_0: return WeightFormat::kQ4;
+    case GgmlType::kQ4_1: return WeightFormat::kQ4M;
+    case GgmlType::kQ8_0: return WeightFormat::kQ8;
+    case GgmlType::kF16: return WeightFormat::kF16;
     case GgmlType::kF32:
-    case GgmlType::kBF16:
-      break;
+    case GgmlType::kBF16: break;
   }
   return WeightFormat::kF32;
 }
@@ -264,16 +255,11 @@ class Packer {
 
 const char* pack_type_name(PackType type) {
   switch (type) {
-    case PackType::kKeep:
-      return "keep";
-    case PackType::kQ4:
-      return "q4";
-    case PackType::kQ8:
-      return "q8";
-    case PackType::kF16:
-      return "f16";
-    case PackType::kF32:
-      return "f32";
+    case PackType::kKeep: return "keep";
+    case PackType::kQ4: return "q4";
+    case PackType::kQ8: return "q8";
+    case PackType::kF16: return "f16";
+    case PackType::kF32: return "f32";
   }
   return "unknown";
 }

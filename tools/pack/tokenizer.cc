@@ -143,21 +143,12 @@ class TokenizerPacker {
 
   static Status token_kind(uint32_t id, uint64_t type, TokenKind* kind) {
     switch (type) {
-      case 1:
-        *kind = TokenKind::kNormal;
-        return {};
+      case 1: *kind = TokenKind::kNormal; return {};
       case 2:  // unknown: a special token as well
-      case 3:
-        *kind = TokenKind::kControl;
-        return {};
-      case 4:
-        *kind = TokenKind::kUserDefined;
-        return {};
-      case 5:
-        *kind = TokenKind::kUnused;
-        return {};
-      default:
-        return Status::error(ErrorCode::kUnsupported, "GGUF: token %u has type %" PRIu64, id, type);
+      case 3: *kind = TokenKind::kControl; return {};
+      case 4: *kind = TokenKind::kUserDefined; return {};
+      case 5: *kind = TokenKind::kUnused; return {};
+      default: return Status::error(ErrorCode::kUnsupported, "GGUF: token %u has type %" PRIu64, id, type);
     }
   }
 

@@ -264,10 +264,8 @@ void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uin
   const ModelConfig& config = model_->config();
   const auto width = [&](BufferId id) { return program_->widths[static_cast<size_t>(id)]; };
   switch (step.op) {
-    case Op::kNorm:
-      return norm(floats(step.in), step.weight, layer, tokens, floats(step.out));
-    case Op::kQuantise:
-      return quantise(floats(step.in), tokens, width(step.in));
+    case Op::kNorm: return norm(floats(step.in), step.weight, layer, tokens, floats(step.out));
+    case Op::kQuantise: return quantise(floats(step.in), tokens, width(step.in));
     case Op::kLinear:
       return linear(weight(step.weight, layer), floats(step.in), tokens, floats(step.out), width(step.out));
     case Op::kRope:
@@ -278,10 +276,8 @@ void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uin
         kernels_.rope(floats(step.in) + uint64_t{begin} * width(step.in), end - begin, width(step.in),
                       width(step.in) / config.head_dim, config.head_dim, table);
       });
-    case Op::kStoreKv:
-      return store_kv(step, layer, tokens, first_position, kv);
-    case Op::kAttend:
-      return attend(step, layer, tokens, first_position, kv);
+    case Op::kStoreKv: return store_kv(step, layer, tokens, first_position, kv);
+    case Op::kAttend: return attend(step, layer, tokens, first_position, kv);
     case Op::kSiluMul:
       return parallel_ranges(tokens, 4, [&](uint32_t begin, uint32_t end, uint32_t) {
         const uint64_t at = uint64_t{begin} * width(step.in);

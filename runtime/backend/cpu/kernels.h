@@ -38,11 +38,11 @@ struct QuantisedRows {
 // y = x W^T for panels [panel_begin, panel_end) of W. Float formats read `x`, quantised formats read `xq`.
 struct LinearArgs {
   MatrixView weight;
-  const float* x;       // [M][K]
-  QuantisedRows xq;     // [M][K]
-  uint32_t tokens;      // M
-  float* y;             // [M][y_stride]; only columns < weight.rows are written
-  uint32_t y_stride;    // floats
+  const float* x;     // [M][K]
+  QuantisedRows xq;   // [M][K]
+  uint32_t tokens;    // M
+  float* y;           // [M][y_stride]; only columns < weight.rows are written
+  uint32_t y_stride;  // floats
 };
 
 // Rotary embedding of one step, shared by all layers: row t belongs to the t-th token of the step.
@@ -73,7 +73,7 @@ struct StoreKvArgs {
 // (d - query_delta) * inv_freq, and nothing stored is rotated again. With kAbsolute no run is shifted.
 struct AttendArgs {
   KvPoolView pool;
-  KvList list;                  // with the step's own tokens already stored and counted
+  KvList list;  // with the step's own tokens already stored and counted
   PositionMode mode;
   uint32_t query_delta;         // kRolling: (position - rank) of the step's tokens
   uint32_t first_rank_of_step;  // rank of the step's token 0
@@ -82,9 +82,9 @@ struct AttendArgs {
   uint32_t group;               // query heads per KV head (GQA)
   float scale;                  // usually 1 / sqrt(head_dim)
   RopeTable rope;
-  uint32_t query_begin, query_end;    // tile of tokens of the step, at most kQueryTile
-  uint32_t start_block;               // block where the span begins (walked through pool.next)
-  uint32_t rank_begin, rank_end;      // span of ranks: rank_begin is a multiple of 32 and lies in start_block
+  uint32_t query_begin, query_end;  // tile of tokens of the step, at most kQueryTile
+  uint32_t start_block;             // block where the span begins (walked through pool.next)
+  uint32_t rank_begin, rank_end;    // span of ranks: rank_begin is a multiple of 32 and lies in start_block
   // Partial results, to be merged by `merge`: for every query of the tile and head of the group
   float* max;      // [tile][group]             running maximum of the scaled scores, -inf if nothing was seen
   float* sum;      // [tile][group]             sum of exp(score - max)
@@ -101,12 +101,12 @@ constexpr size_t attend_scratch_floats(size_t group, size_t head_dim) {
 // writes the normalised output.
 struct MergeArgs {
   uint32_t parts;
-  const float* max;      // [parts][tile][group]
-  const float* sum;      // [parts][tile][group]
-  const float* acc;      // [parts][tile][group][head_dim]
+  const float* max;  // [parts][tile][group]
+  const float* sum;  // [parts][tile][group]
+  const float* acc;  // [parts][tile][group][head_dim]
   uint32_t tile, group, head_dim;
-  float* out;            // [tile][out_stride], offset to the group's first query head; heads adjacent
-  uint32_t out_stride;   // floats
+  float* out;           // [tile][out_stride], offset to the group's first query head; heads adjacent
+  uint32_t out_stride;  // floats
 };
 
 struct TopLogit {

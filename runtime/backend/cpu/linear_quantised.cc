@@ -144,14 +144,10 @@ struct QuantisedTile {
 
 void linear(const LinearArgs& args, uint32_t panel_begin, uint32_t panel_end) {
   switch (args.weight.format) {
-    case WeightFormat::kQ8:
-      return for_tiles<QuantisedTile<WeightFormat::kQ8>>(args, panel_begin, panel_end);
-    case WeightFormat::kQ4:
-      return for_tiles<QuantisedTile<WeightFormat::kQ4>>(args, panel_begin, panel_end);
-    case WeightFormat::kQ4M:
-      return for_tiles<QuantisedTile<WeightFormat::kQ4M>>(args, panel_begin, panel_end);
-    default:
-      return linear_float(args, panel_begin, panel_end);
+    case WeightFormat::kQ8: return for_tiles<QuantisedTile<WeightFormat::kQ8>>(args, panel_begin, panel_end);
+    case WeightFormat::kQ4: return for_tiles<QuantisedTile<WeightFormat::kQ4>>(args, panel_begin, panel_end);
+    case WeightFormat::kQ4M: return for_tiles<QuantisedTile<WeightFormat::kQ4M>>(args, panel_begin, panel_end);
+    default: return linear_float(args, panel_begin, panel_end);
   }
 }
 

@@ -44,10 +44,8 @@ inline int panel_quant(const Panel& panel, size_t row, size_t k) {
 
 inline float panel_weight(const Panel& panel, size_t row, size_t k) {
   switch (panel.format) {
-    case WeightFormat::kF32:
-      return reinterpret_cast<const float*>(panel.data)[k * kPanelRows + row];
-    case WeightFormat::kF16:
-      return half_to_float(reinterpret_cast<const uint16_t*>(panel.data)[k * kPanelRows + row]);
+    case WeightFormat::kF32: return reinterpret_cast<const float*>(panel.data)[k * kPanelRows + row];
+    case WeightFormat::kF16: return half_to_float(reinterpret_cast<const uint16_t*>(panel.data)[k * kPanelRows + row]);
     default: {
       const GroupParams params = panel_params(panel, row, k / kGroup);
       return params.scale * static_cast<float>(panel_quant(panel, row, k)) + params.minimum;

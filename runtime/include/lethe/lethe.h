@@ -39,12 +39,12 @@ enum {
   LETHE_ERROR_INVALID_ARGUMENT = 1, /* an option or pointer is impossible */
   LETHE_ERROR_INVALID_UTF8 = 2,     /* the sentence gives the byte offset */
   LETHE_ERROR_PROMPT_TOO_LONG = 3,
-  LETHE_ERROR_BAD_STATE = 4,        /* e.g. the session failed earlier: call lethe_session_reset */
+  LETHE_ERROR_BAD_STATE = 4, /* e.g. the session failed earlier: call lethe_session_reset */
   LETHE_ERROR_CANCELLED = 5,
-  LETHE_ERROR_TEMPLATE = 6,         /* the chat template is missing, damaged or refused the messages */
-  LETHE_ERROR_RAM_TOO_SMALL = 20,   /* the sentence gives the smallest cap that works */
-  LETHE_ERROR_OUT_OF_MEMORY = 21,   /* the system refused memory within the cap */
-  LETHE_ERROR_KV_FULL = 22,         /* policy "full": the cache is full */
+  LETHE_ERROR_TEMPLATE = 6,       /* the chat template is missing, damaged or refused the messages */
+  LETHE_ERROR_RAM_TOO_SMALL = 20, /* the sentence gives the smallest cap that works */
+  LETHE_ERROR_OUT_OF_MEMORY = 21, /* the system refused memory within the cap */
+  LETHE_ERROR_KV_FULL = 22,       /* policy "full": the cache is full */
   LETHE_ERROR_IO = 23,
   LETHE_ERROR_DISK_FULL = 24,
   LETHE_ERROR_THREAD = 25,
@@ -81,10 +81,10 @@ typedef struct lethe_model_info {
   size_t struct_size;
   const char* architecture; /* of the source; lives as long as the model */
   uint32_t layers, embed_dim, heads, kv_heads, head_dim, ffn_dim, vocab;
-  uint32_t context_length;        /* trained length, tokens */
-  uint64_t file_bytes;            /* mapped read-only */
-  uint64_t private_bytes;         /* of the model's own tables */
-  uint64_t kv_bytes_per_token;    /* of an f16 cache */
+  uint32_t context_length;     /* trained length, tokens */
+  uint64_t file_bytes;         /* mapped read-only */
+  uint64_t private_bytes;      /* of the model's own tables */
+  uint64_t kv_bytes_per_token; /* of an f16 cache */
   int32_t has_chat_template;
 } lethe_model_info;
 LETHE_API lethe_code lethe_model_get_info(const lethe_model* model, lethe_model_info* info, lethe_error* error);
@@ -103,7 +103,7 @@ typedef struct lethe_session_params {
   uint32_t sinks;         /* first tokens that are never forgotten; default 4 */
   int32_t kv_type;        /* LETHE_KV_*; default f16 */
   int32_t positions;      /* LETHE_POSITIONS_* */
-  uint32_t max_tokens;    /* cache capacity wanted, tokens; 0 (default): all that the cap allows, at most the trained length */
+  uint32_t max_tokens;    /* capacity of the cache; default 0: what the cap allows, at most the trained length */
   uint32_t prefill_chunk; /* tokens per prefill step, at most 2048; 0 (default): what suits the cap */
   uint32_t threads;       /* 0 (default): the fast cores; at most 64 */
   uint32_t logit_rows;    /* rows of logits that lethe_session_score computes at once; default 1, at most 64 */
@@ -113,8 +113,16 @@ typedef struct lethe_session_params {
 LETHE_API void lethe_session_params_init(lethe_session_params* params);
 
 enum {
-  LETHE_MEMORY_HOST = 0, LETHE_MEMORY_MODEL, LETHE_MEMORY_SESSION, LETHE_MEMORY_TOKENIZER, LETHE_MEMORY_ACTIVATIONS,
-  LETHE_MEMORY_LOGITS, LETHE_MEMORY_KV_POOL, LETHE_MEMORY_KV_INDEX, LETHE_MEMORY_SAMPLER, LETHE_MEMORY_THREADS,
+  LETHE_MEMORY_HOST = 0,
+  LETHE_MEMORY_MODEL,
+  LETHE_MEMORY_SESSION,
+  LETHE_MEMORY_TOKENIZER,
+  LETHE_MEMORY_ACTIVATIONS,
+  LETHE_MEMORY_LOGITS,
+  LETHE_MEMORY_KV_POOL,
+  LETHE_MEMORY_KV_INDEX,
+  LETHE_MEMORY_SAMPLER,
+  LETHE_MEMORY_THREADS,
   LETHE_MEMORY_TAGS /* how many there are in this version; at most 32 ever */
 };
 LETHE_API const char* lethe_memory_tag_name(int32_t tag); /* "kv_pool", ... */
@@ -123,12 +131,12 @@ LETHE_API const char* lethe_memory_tag_name(int32_t tag); /* "kv_pool", ... */
 typedef struct lethe_memory {
   size_t struct_size;
   uint64_t cap_bytes;
-  uint64_t total_bytes;            /* sum of tag_bytes */
-  uint64_t peak_bytes;             /* highest total so far; in a plan: total_bytes */
-  uint64_t minimum_ram_bytes;      /* the smallest cap that would work with these params */
-  uint64_t weights_mapped_bytes;   /* beside the cap: clean file pages */
-  uint64_t tag_bytes[32];          /* by LETHE_MEMORY_* */
-  uint32_t cache_tokens;           /* capacity per KV head */
+  uint64_t total_bytes;          /* sum of tag_bytes */
+  uint64_t peak_bytes;           /* highest total so far; in a plan: total_bytes */
+  uint64_t minimum_ram_bytes;    /* the smallest cap that would work with these params */
+  uint64_t weights_mapped_bytes; /* beside the cap: clean file pages */
+  uint64_t tag_bytes[32];        /* by LETHE_MEMORY_* */
+  uint32_t cache_tokens;         /* capacity per KV head */
   uint32_t prefill_chunk;
   uint32_t threads;
 } lethe_memory;
@@ -145,8 +153,8 @@ LETHE_API lethe_code lethe_session_reset(lethe_session* session, lethe_error* er
 
 /* Makes the work that the session is doing, in whatever thread, return LETHE_ERROR_CANCELLED soon; the session stays
  * usable, with the tokens of the steps that were finished (all of them, when the request came too late to shorten the
- * work). Without work in progress: cancels the next feed, score or generate whose arguments are fine. May be called from any thread, or a
- * signal handler, at any moment between create and close. */
+ * work). Without work in progress: cancels the next feed, score or generate whose arguments are fine. May be called
+ * from any thread, or a signal handler, at any moment between create and close. */
 LETHE_API void lethe_session_cancel(lethe_session* session);
 
 /* ---- Text and tokens -------------------------------------------------------------------------------------------- */
@@ -174,7 +182,7 @@ LETHE_API lethe_code lethe_session_feed_text(lethe_session* session, const char*
                                              size_t* fed, lethe_error* error);
 
 typedef struct lethe_message {
-  const char* role;    /* "system", "user", "assistant", ... as the template knows them */
+  const char* role; /* "system", "user", "assistant", ... as the template knows them */
   const char* content;
 } lethe_message;
 /* Appends one turn through the model's chat template and the head of the assistant's reply. The first turn of a
@@ -202,30 +210,30 @@ LETHE_API lethe_code lethe_session_score(lethe_session* session, const int32_t* 
 
 typedef struct lethe_sampling {
   size_t struct_size;
-  float temperature;         /* 0: greedy. Default 0.8 */
-  uint32_t top_k;            /* 0: off. Default 40 */
-  float top_p;               /* 1: off. Default 0.95 */
-  float min_p;               /* 0: off. Default 0 */
-  float repetition_penalty;  /* 1: off. Default 1 */
-  uint32_t penalty_window;   /* last tokens that the penalty looks at, at most 256. Default 64 */
-  uint64_t seed;             /* Default 0: same seed, same text */
+  float temperature;        /* 0: greedy. Default 0.8 */
+  uint32_t top_k;           /* 0: off. Default 40 */
+  float top_p;              /* 1: off. Default 0.95 */
+  float min_p;              /* 0: off. Default 0 */
+  float repetition_penalty; /* 1: off. Default 1 */
+  uint32_t penalty_window;  /* last tokens that the penalty looks at, at most 256. Default 64 */
+  uint64_t seed;            /* Default 0: same seed, same text */
 } lethe_sampling;
 LETHE_API void lethe_sampling_init(lethe_sampling* sampling);
 /* Until this is called a session is greedy. */
 LETHE_API lethe_code lethe_session_set_sampling(lethe_session* session, const lethe_sampling* sampling,
                                                 lethe_error* error);
 
-/* A piece of text (whole characters only, maybe empty) and the token just sampled, or -1 for more text of the same token
- * and for held-back text at the end. Return 0 to go on, anything else to stop. */
+/* A piece of text (whole characters only, maybe empty) and the token just sampled, or -1 for more text of the same
+ * token and for held-back text at the end. Return 0 to go on, anything else to stop. */
 typedef int32_t (*lethe_on_piece)(void* user, const char* text, size_t bytes, int32_t id);
 
 typedef struct lethe_generate_params {
   size_t struct_size;
-  uint64_t max_tokens;       /* 0 (default): until the model ends the reply */
-  const char* const* stop;   /* texts that end the reply; they are not given to the callback */
-  size_t stop_count;         /* at most 8, each at most 64 bytes */
-  int32_t ignore_eos;        /* go on after an end token (it is kept in the conversation) */
-  lethe_on_piece on_piece;   /* may be NULL */
+  uint64_t max_tokens;     /* 0 (default): until the model ends the reply */
+  const char* const* stop; /* texts that end the reply; they are not given to the callback */
+  size_t stop_count;       /* at most 8, each at most 64 bytes */
+  int32_t ignore_eos;      /* go on after an end token (it is kept in the conversation) */
+  lethe_on_piece on_piece; /* may be NULL */
   void* user;
 } lethe_generate_params;
 LETHE_API void lethe_generate_params_init(lethe_generate_params* params);
@@ -245,11 +253,11 @@ LETHE_API lethe_code lethe_session_generate(lethe_session* session, const lethe_
 
 typedef struct lethe_stats {
   size_t struct_size;
-  uint64_t position;          /* tokens of the conversation so far, forgotten ones included */
-  uint32_t cached_tokens;     /* longest list of any KV head */
-  uint64_t prefill_tokens, prefill_ns; /* by feed, feed_text, feed_turn, score */
-  uint64_t decode_tokens, decode_ns;   /* by generate: sampling included, callbacks not */
-  uint64_t evictions, evicted_tokens, eviction_ns; /* tokens: summed over KV heads and layers, divided by their number */
+  uint64_t position;                               /* tokens of the conversation so far, forgotten ones included */
+  uint32_t cached_tokens;                          /* longest list of any KV head */
+  uint64_t prefill_tokens, prefill_ns;             /* by feed, feed_text, feed_turn, score */
+  uint64_t decode_tokens, decode_ns;               /* by generate: sampling included, callbacks not */
+  uint64_t evictions, evicted_tokens, eviction_ns; /* tokens: the mean over layers and KV heads */
 } lethe_stats;
 LETHE_API lethe_code lethe_session_get_stats(const lethe_session* session, lethe_stats* stats, lethe_error* error);
 
