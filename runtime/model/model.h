@@ -1,12 +1,14 @@
 // A loaded model: a verified view into the mapped file. Weights are never copied.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
 #include "runtime/base/status.h"
 #include "runtime/memory/arena.h"
+#include "runtime/model/frame.h"
 #include "runtime/model/quant_format.h"
 #include "runtime/os/file.h"
 
@@ -16,25 +18,61 @@ enum class Role : uint16_t {  // values of schema/model.fbs
   kTokenEmbedding = 0,
   kOutputNorm = 1,
   kOutput = 2,
+  kPositionEmbedding = 3,
+  kRopeFactors = 4,
+  kOutputNormBias = 5,
   kAttentionNorm = 10,
   kAttentionQ = 11,
   kAttentionK = 12,
   kAttentionV = 13,
   kAttentionO = 14,
+  kAttentionQBias = 15,
+  kAttentionKBias = 16,
+  kAttentionVBias = 17,
+  kAttentionOBias = 18,
   kFfnNorm = 20,
   kFfnGate = 21,
   kFfnUp = 22,
   kFfnDown = 23,
+  kFfnGateBias = 24,
+  kFfnUpBias = 25,
+  kFfnDownBias = 26,
+  kAttentionNormBias = 30,
+  kFfnNormBias = 31,
+  kAttentionQNorm = 32,
+  kAttentionKNorm = 33,
+  kAttentionPostNorm = 34,
+  kFfnPostNorm = 35,
 };
 const char* role_name(Role role);  // "attention.q", ...; "unknown" for other values
 bool role_is_per_layer(Role role);
 
+enum class Norm : uint8_t { kRms = 0, kLayer = 1 };                                  // values of schema/model.fbs
+enum class Activation : uint8_t { kSilu = 0, kGeluTanh = 1, kGelu = 2, kRelu = 3 };  // values of schema/model.fbs
+const char* norm_name(Norm norm);                                                    // "rms-norm", ...
+const char* activation_name(Activation activation);                                  // "silu", ...
+
 struct ModelConfig {
   char name[32];  // architecture of the source, NUL-terminated
   uint32_t layers, embed_dim, heads, kv_heads, head_dim, ffn_dim, vocab, context_length;
+  Norm norm;
+  Activation activation;
   float norm_eps;
+  uint32_t rotary_dim;  // 0: no RoPE
   float rope_base;
-  uint32_t rotary_dim;
+  float rope_local_base;      // of local layers; 0: they are rotated as the others
+  float rope_magnitude = 1;   // of cos and sin of global layers
+  char rope_scaling[48];      // for people; "" for none
+  float attention_scale;      // of the scores; 0: 1 / sqrt(head_dim)
+  float attention_softcap;    // 0: none
+  float logit_softcap;        // 0: none
+  float embedding_scale = 1;  // of the embeddings of tokens
+  uint32_t window;            // tokens that a query of a local layer sees, itself included; 0: no layer is local
+  std::array<uint64_t, kMaxLayers / 64> local_layers;  // bit l % 64 of word l / 64
+
+  bool is_local(uint32_t layer) const { return (local_layers[layer / 64] >> (layer % 64) & 1) != 0; }
+  void set_local(uint32_t layer) { local_layers[layer / 64] |= uint64_t{1} << (layer % 64); }
+  float score_scale() const;
 };
 
 struct Tensor {

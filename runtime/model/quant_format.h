@@ -10,10 +10,17 @@
 //   q4    scales [K/32][16] f16, padded to 64 bytes; then quants [K/8][16][4] u8                 w = d * (q - 8)
 //   q4m   params [K/32][2][16] f16 (16 scales d, then 16 minimums m: one 64-byte line a group);
 //         then quants [K/8][16][4] u8                                                            w = d * q + m
+//   q5    scales as q4; then quants [K/32][5][16][4] u8                                          w = d * (q - 16)
+//   q5m   params as q4m; then quants as q5                                                       w = d * q + m
+//   q6    scales [K/16][16] f16 (two a group); then quants [K/32][6][16][4] u8                   w = d * (q - 32)
 //
 // One 64-byte line of quants: 16 rows x 4 bytes, byte 4r + j belongs to row r.
 //   q8  line i (i = k/4): byte j is input 4i + j, stored with offset 128 (so that u8 x s8 dot products apply).
 //   q4* line i (i = k/8): byte j holds input 8i + j in its low and input 8i + 4 + j in its high nibble, 0..15.
+//   q5* q6  a group has four lines i = 0..3 of low nibbles as q4, then one (q5) or two (q6) lines of the high bits:
+//       q5  byte j: bit 2i is bit 4 of input 8i + j of the group, bit 2i + 1 that of input 8i + 4 + j
+//       q6  line h = 0, 1, byte j: for i = 2h, 2h + 1, bits 4(i - 2h), +1 are bits 4, 5 of input 8i + j, the next two
+//           those of input 8i + 4 + j
 // A 64-byte line suits AVX-512; AVX2 takes it as two halves of 8 rows, NEON as four quarters of 4 rows.
 //
 // Vectors (norm weights, biases) are plain f32 [n], format kF32Vector.
@@ -24,8 +31,18 @@
 
 namespace lethe {
 
-enum class WeightFormat : uint8_t { kF32Vector = 0, kF32 = 1, kF16 = 2, kQ8 = 3, kQ4 = 4, kQ4M = 5 };
-inline constexpr int kWeightFormatCount = 6;
+enum class WeightFormat : uint8_t {
+  kF32Vector = 0,
+  kF32 = 1,
+  kF16 = 2,
+  kQ8 = 3,
+  kQ4 = 4,
+  kQ4M = 5,
+  kQ5 = 6,
+  kQ5M = 7,
+  kQ6 = 8
+};
+inline constexpr int kWeightFormatCount = 9;
 
 inline constexpr size_t kPanelRows = 16;
 inline constexpr size_t kGroup = 32;  // inputs that share a scale
@@ -33,31 +50,37 @@ inline constexpr size_t kLineBytes = 64;
 
 constexpr size_t round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-constexpr bool is_quantised(WeightFormat format) {
-  return format == WeightFormat::kQ8 || format == WeightFormat::kQ4 || format == WeightFormat::kQ4M;
+constexpr bool is_quantised(WeightFormat format) { return format >= WeightFormat::kQ8; }
+constexpr bool has_minimum(WeightFormat format) { return format == WeightFormat::kQ4M || format == WeightFormat::kQ5M; }
+// Of a quantised format: bits of a stored weight; what is subtracted from it where there is no minimum; inputs that
+// share a scale.
+constexpr size_t quant_bits(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kQ8: return 8;
+    case WeightFormat::kQ6: return 6;
+    case WeightFormat::kQ5:
+    case WeightFormat::kQ5M: return 5;
+    default: return 4;
+  }
 }
+constexpr int quant_offset(WeightFormat format) { return has_minimum(format) ? 0 : 1 << (quant_bits(format) - 1); }
+constexpr size_t scale_inputs(WeightFormat format) { return format == WeightFormat::kQ6 ? kGroup / 2 : kGroup; }
 
 // Bytes of scales (and minimums) that precede the quants in one panel. 0 for the float formats.
 constexpr size_t panel_params_bytes(WeightFormat format, size_t cols) {
-  switch (format) {
-    case WeightFormat::kQ8:
-    case WeightFormat::kQ4: return round_up(cols / kGroup * kPanelRows * 2, kLineBytes);
-    case WeightFormat::kQ4M: return cols / kGroup * kPanelRows * 4;
-    default: return 0;
-  }
+  if (!is_quantised(format)) return 0;
+  const size_t scales = cols / scale_inputs(format) * kPanelRows * 2;
+  return has_minimum(format) ? 2 * scales : round_up(scales, kLineBytes);
 }
 
 // Bytes of one panel of 16 rows; a multiple of 64.
 constexpr size_t panel_bytes(WeightFormat format, size_t cols) {
   switch (format) {
+    case WeightFormat::kF32Vector: return 0;
     case WeightFormat::kF32: return cols * kPanelRows * 4;
     case WeightFormat::kF16: return round_up(cols * kPanelRows * 2, kLineBytes);
-    case WeightFormat::kQ8: return panel_params_bytes(format, cols) + cols * kPanelRows;
-    case WeightFormat::kQ4:
-    case WeightFormat::kQ4M: return panel_params_bytes(format, cols) + cols * kPanelRows / 2;
-    case WeightFormat::kF32Vector: return 0;
+    default: return panel_params_bytes(format, cols) + cols / 8 * kPanelRows * quant_bits(format);
   }
-  return 0;
 }
 
 // Bytes of a whole tensor. Vectors: rows == 1, cols == n, rounded up to 64. No overflow check: callers bound
@@ -75,6 +98,9 @@ constexpr const char* weight_format_name(WeightFormat format) {
     case WeightFormat::kQ8: return "q8";
     case WeightFormat::kQ4: return "q4";
     case WeightFormat::kQ4M: return "q4m";
+    case WeightFormat::kQ5: return "q5";
+    case WeightFormat::kQ5M: return "q5m";
+    case WeightFormat::kQ6: return "q6";
   }
   return "unknown";
 }

@@ -1,6 +1,8 @@
 #include "runtime/model/reader.h"
 
+#include <algorithm>
 #include <cinttypes>
+#include <cmath>
 #include <cstring>
 
 #include "runtime/base/hash.h"
@@ -18,6 +20,16 @@ constexpr uint32_t kMaxDepth = 8;
 
 std::string_view view(const flatbuffers::String* text) {
   return text == nullptr ? std::string_view() : std::string_view(text->c_str(), text->size());
+}
+
+// To a NUL-terminated field of the configuration.
+template <size_t kSize>
+Status copy_text(std::string_view text, const char* what, char (&out)[kSize]) {
+  if (text.size() >= kSize) {
+    return Status::error(ErrorCode::kCorruptModel, "architecture: a %s of %zu bytes is too long", what, text.size());
+  }
+  std::copy(text.begin(), text.end(), out);
+  return {};
 }
 
 Status corrupt(const char* what) { return Status::error(ErrorCode::kCorruptModel, "header: %s", what); }
@@ -86,12 +98,9 @@ Status ModelReader::check_segments() const {
 
 Status ModelReader::read_config() {
   const fbs::Architecture& source = *header_->architecture();
-  const std::string_view name = view(source.name());
-  if (name.size() >= sizeof config_.name) {
-    return Status::error(ErrorCode::kCorruptModel, "architecture: a name of %zu bytes is too long", name.size());
-  }
   config_ = {};
-  std::copy(name.begin(), name.end(), config_.name);
+  LETHE_RETURN_IF_ERROR(copy_text(view(source.name()), "name", config_.name));
+  LETHE_RETURN_IF_ERROR(copy_text(view(source.rope_scaling()), "rope_scaling", config_.rope_scaling));
   config_.layers = source.layers();
   config_.embed_dim = source.embed_dim();
   config_.heads = source.heads();
@@ -100,15 +109,32 @@ Status ModelReader::read_config() {
   config_.ffn_dim = source.ffn_dim();
   config_.vocab = source.vocab();
   config_.context_length = source.context_length();
+  config_.norm = static_cast<Norm>(source.norm());
+  config_.activation = static_cast<Activation>(source.activation());
   config_.norm_eps = source.norm_eps();
-  config_.rope_base = source.rope_base();
   config_.rotary_dim = source.rotary_dim();
-  if (source.norm() != fbs::Norm::RmsNorm) {
+  config_.rope_base = source.rope_base();
+  config_.rope_local_base = source.rope_local_base();
+  config_.rope_magnitude = source.rope_magnitude();
+  config_.attention_scale = source.attention_scale();
+  config_.attention_softcap = source.attention_softcap();
+  config_.logit_softcap = source.logit_softcap();
+  config_.embedding_scale = source.embedding_scale();
+  config_.window = source.window();
+  if (source.norm() > fbs::Norm::MAX) {
     return Status::error(ErrorCode::kUnsupported, "architecture: norm %d is unknown", static_cast<int>(source.norm()));
   }
-  if (source.activation() != fbs::Activation::Silu) {
+  if (source.activation() > fbs::Activation::MAX) {
     return Status::error(ErrorCode::kUnsupported, "architecture: activation %d is unknown",
                          static_cast<int>(source.activation()));
+  }
+  const auto* local = source.local_layers();
+  if (local != nullptr && local->size() != config_.layers) {
+    return Status::error(ErrorCode::kCorruptModel, "architecture: local_layers has %u entries for %u layers",
+                         local->size(), config_.layers);
+  }
+  for (uint32_t layer = 0; layer < std::min(config_.layers, kMaxLayers); ++layer) {
+    if (local == nullptr ? config_.window != 0 : local->Get(layer) != 0) config_.set_local(layer);
   }
   return check_config(config_);
 }
@@ -227,14 +253,19 @@ Status ModelReader::read_tensors(const Tables& tables) const {
         bytes};
     tables.by_slot[slot] = &tables.tensors[i];
   }
-  for (const RoleInfo& info : all_roles()) {
-    for (uint32_t layer = 0; info.required && layer < (info.per_layer ? config_.layers : 1); ++layer) {
-      if (tables.by_slot[role_slot(info.role, layer, config_.layers)] == nullptr) {
-        return Status::error(ErrorCode::kCorruptModel, "tensor %s of layer %u is missing", info.name, layer);
+  if (const int32_t slot = role_slot(Role::kRopeFactors, 0, config_.layers); tables.by_slot[slot] != nullptr) {
+    const Tensor& factors = *tables.by_slot[slot];
+    for (uint32_t i = 0; i < factors.cols; ++i) {
+      const float factor = reinterpret_cast<const float*>(factors.data)[i];
+      if (!std::isfinite(factor) || factor <= 0) {
+        return Status::error(ErrorCode::kCorruptModel, "rope_factors: number %u is %g, must be positive", i,
+                             static_cast<double>(factor));
       }
     }
   }
-  return {};
+  return check_roles(config_, [&](Role role, uint32_t layer) {
+    return tables.by_slot[role_slot(role, layer, config_.layers)] != nullptr;
+  });
 }
 
 Status ModelReader::read(const Tables& tables, ModelContents* contents) const {

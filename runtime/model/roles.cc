@@ -1,6 +1,8 @@
 #include "runtime/model/roles.h"
 
+#include <array>
 #include <cmath>
+#include <utility>
 
 #include "runtime/model/frame.h"
 
@@ -9,35 +11,49 @@ namespace {
 
 constexpr RoleInfo kRoles[] = {
     {Role::kTokenEmbedding, "token_embedding", false, false, true},
+    {Role::kPositionEmbedding, "position_embedding", false, false, false},
+    {Role::kRopeFactors, "rope_factors", false, true, false},
     {Role::kOutputNorm, "output_norm", false, true, true},
+    {Role::kOutputNormBias, "output_norm.bias", false, true, false},
     {Role::kOutput, "output", false, false, false},  // absent: the embedding is used (tied)
-    {Role::kAttentionNorm, "attention.norm", true, true, true},
+    {Role::kAttentionNorm, "attention.norm", true, true, false},
+    {Role::kAttentionNormBias, "attention.norm.bias", true, true, false},
     {Role::kAttentionQ, "attention.q", true, false, true},
+    {Role::kAttentionQBias, "attention.q.bias", true, true, false},
+    {Role::kAttentionQNorm, "attention.q.norm", true, true, false},
     {Role::kAttentionK, "attention.k", true, false, true},
+    {Role::kAttentionKBias, "attention.k.bias", true, true, false},
+    {Role::kAttentionKNorm, "attention.k.norm", true, true, false},
     {Role::kAttentionV, "attention.v", true, false, true},
+    {Role::kAttentionVBias, "attention.v.bias", true, true, false},
     {Role::kAttentionO, "attention.o", true, false, true},
-    {Role::kFfnNorm, "ffn.norm", true, true, true},
-    {Role::kFfnGate, "ffn.gate", true, false, true},
+    {Role::kAttentionOBias, "attention.o.bias", true, true, false},
+    {Role::kAttentionPostNorm, "attention.post_norm", true, true, false},
+    {Role::kFfnNorm, "ffn.norm", true, true, false},
+    {Role::kFfnNormBias, "ffn.norm.bias", true, true, false},
+    {Role::kFfnGate, "ffn.gate", true, false, false},
+    {Role::kFfnGateBias, "ffn.gate.bias", true, true, false},
     {Role::kFfnUp, "ffn.up", true, false, true},
+    {Role::kFfnUpBias, "ffn.up.bias", true, true, false},
     {Role::kFfnDown, "ffn.down", true, false, true},
+    {Role::kFfnDownBias, "ffn.down.bias", true, true, false},
+    {Role::kFfnPostNorm, "ffn.post_norm", true, true, false},
 };
 static_assert(std::size(kRoles) == kModelRoles + kLayerRoles);
 
-// Index into kRoles, or -1.
-constexpr int32_t role_index(Role role) {
-  const int32_t value = static_cast<int32_t>(role);
-  if (value <= 2) return value;
-  if (value >= 10 && value <= 14) return value - 7;
-  if (value >= 20 && value <= 23) return value - 12;
-  return -1;
+// Index into kRoles of every role's value, -1 where there is none.
+constexpr size_t kRoleValues = 64;
+constexpr auto kRoleIndex = [] {
+  std::array<int8_t, kRoleValues> index{};
+  index.fill(-1);
+  for (size_t i = 0; i < std::size(kRoles); ++i) index[static_cast<size_t>(kRoles[i].role)] = static_cast<int8_t>(i);
+  return index;
+}();
+
+int32_t role_index(Role role) {
+  const auto value = static_cast<size_t>(role);
+  return value < kRoleValues ? kRoleIndex[value] : -1;
 }
-constexpr bool indices_match() {
-  for (size_t i = 0; i < std::size(kRoles); ++i) {
-    if (role_index(kRoles[i].role) != static_cast<int32_t>(i)) return false;
-  }
-  return true;
-}
-static_assert(indices_match());
 
 Status check_range(const char* name, uint32_t value, uint32_t low, uint32_t high) {
   if (value >= low && value <= high) return {};
@@ -77,15 +93,31 @@ Shape role_shape(Role role, const ModelConfig& config) {
   switch (role) {
     case Role::kTokenEmbedding:
     case Role::kOutput: return {config.vocab, config.embed_dim};
+    case Role::kPositionEmbedding: return {config.context_length, config.embed_dim};
+    case Role::kRopeFactors: return {1, config.rotary_dim / 2};
     case Role::kOutputNorm:
+    case Role::kOutputNormBias:
     case Role::kAttentionNorm:
-    case Role::kFfnNorm: return {1, config.embed_dim};
+    case Role::kAttentionNormBias:
+    case Role::kAttentionPostNorm:
+    case Role::kFfnNorm:
+    case Role::kFfnNormBias:
+    case Role::kFfnPostNorm:
+    case Role::kAttentionOBias:
+    case Role::kFfnDownBias: return {1, config.embed_dim};
     case Role::kAttentionQ: return {query_dim, config.embed_dim};
+    case Role::kAttentionQBias: return {1, query_dim};
     case Role::kAttentionK:
     case Role::kAttentionV: return {kv_dim, config.embed_dim};
+    case Role::kAttentionKBias:
+    case Role::kAttentionVBias: return {1, kv_dim};
+    case Role::kAttentionQNorm:
+    case Role::kAttentionKNorm: return {1, config.head_dim};
     case Role::kAttentionO: return {config.embed_dim, query_dim};
     case Role::kFfnGate:
     case Role::kFfnUp: return {config.ffn_dim, config.embed_dim};
+    case Role::kFfnGateBias:
+    case Role::kFfnUpBias: return {1, config.ffn_dim};
     case Role::kFfnDown: return {config.embed_dim, config.ffn_dim};
   }
   return {0, 0};
@@ -117,7 +149,44 @@ Status check_config(const ModelConfig& config) {
     return Status::error(ErrorCode::kCorruptModel, "architecture: rope_base is %g, must be positive",
                          static_cast<double>(config.rope_base));
   }
+  for (const auto& [name, value] : {std::pair{"rope_local_base", config.rope_local_base},
+                                    {"rope_magnitude", config.rope_magnitude},
+                                    {"attention_scale", config.attention_scale},
+                                    {"attention_softcap", config.attention_softcap},
+                                    {"logit_softcap", config.logit_softcap},
+                                    {"embedding_scale", config.embedding_scale}}) {
+    if (!std::isfinite(value) || value < 0) {
+      return Status::error(ErrorCode::kCorruptModel, "architecture: %s is %g, must not be negative", name,
+                           static_cast<double>(value));
+    }
+  }
+  for (uint32_t layer = 0; layer < kMaxLayers; ++layer) {
+    if (config.is_local(layer) && (config.window == 0 || layer >= config.layers)) {
+      return Status::error(ErrorCode::kCorruptModel, "architecture: layer %u of %u is local, the window is %u", layer,
+                           config.layers, config.window);
+    }
+  }
   return {};
+}
+
+Status missing_tensor(Role role, uint32_t layer) {
+  return Status::error(ErrorCode::kCorruptModel, "tensor %s of layer %u is missing", role_name(role), layer);
+}
+
+const char* norm_name(Norm norm) { return norm == Norm::kRms ? "rms-norm" : "layer-norm"; }
+
+const char* activation_name(Activation activation) {
+  switch (activation) {
+    case Activation::kSilu: return "silu";
+    case Activation::kGeluTanh: return "gelu-tanh";
+    case Activation::kGelu: return "gelu";
+    case Activation::kRelu: return "relu";
+  }
+  return "unknown";
+}
+
+float ModelConfig::score_scale() const {
+  return attention_scale != 0 ? attention_scale : 1.0f / std::sqrt(static_cast<float>(head_dim));
 }
 
 }  // namespace lethe

@@ -81,7 +81,7 @@ void dequantise_group(WeightFormat format, const QuantGroup& group, float* out) 
   }
 }
 
-PanelConverter::PanelConverter(const GgufTensor& source, WeightFormat target)
+PanelConverter::PanelConverter(const SourceTensor& source, WeightFormat target)
     : source_(source), target_(target), row_(static_cast<size_t>(source.cols)) {}
 
 const uint8_t* PanelConverter::row_data(uint64_t row) const {

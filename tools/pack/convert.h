@@ -39,7 +39,7 @@ bool is_same_format(GgmlType source, WeightFormat target);
 // One tensor's rows to panels; holds one row of floats.
 class PanelConverter {
  public:
-  PanelConverter(const GgufTensor& source, WeightFormat target);
+  PanelConverter(const SourceTensor& source, WeightFormat target);
 
   // Fills one panel (panel_bytes(target, cols)) from up to 16 rows of the source, given as row numbers; rows beyond
   // them are zero. Errors: kCorruptModel (not finite; names the tensor), kUnsupported (too large for a half).
@@ -55,7 +55,7 @@ class PanelConverter {
   Status store_row(size_t r, uint8_t* panel);
   const uint8_t* row_data(uint64_t row) const;
 
-  const GgufTensor& source_;
+  const SourceTensor& source_;
   WeightFormat target_;
   std::vector<float> row_;
   ConversionError error_;

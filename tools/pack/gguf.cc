@@ -218,7 +218,7 @@ Status GgufFile::read_tensors(Cursor* cursor, uint64_t count) {
     LETHE_RETURN_IF_ERROR(cursor->read(&type));
     LETHE_RETURN_IF_ERROR(cursor->read(&offset));
 
-    GgufTensor tensor = {std::string(name), static_cast<GgmlType>(type), 0, shape[0], {}};
+    SourceTensor tensor = {std::string(name), static_cast<GgmlType>(type), 0, shape[0], {}};
     const char* label = tensor.name.c_str();
     const GgmlBlock block = ggml_block(tensor.type);
     if (block.elements == 0) {
@@ -247,7 +247,7 @@ Status GgufFile::read_tensors(Cursor* cursor, uint64_t count) {
   }
   const uint64_t begin = (cursor->at() + align - 1) / align * align;
   for (size_t i = 0; i < tensors_.size(); ++i) {
-    GgufTensor& tensor = tensors_[i];
+    SourceTensor& tensor = tensors_[i];
     const auto [offset, bytes] = ranges[i];
     if (begin > bytes_.size() || offset > bytes_.size() - begin || bytes > bytes_.size() - begin - offset) {
       return Status::error(ErrorCode::kCorruptModel,
@@ -263,7 +263,7 @@ Status GgufFile::read_tensors(Cursor* cursor, uint64_t count) {
   return {};
 }
 
-const GgufTensor* GgufFile::find_tensor(std::string_view name) const {
+const SourceTensor* GgufFile::find_tensor(std::string_view name) const {
   const auto found = tensor_index_.find(name);
   return found == tensor_index_.end() ? nullptr : &tensors_[found->second];
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/base/status.h"
+#include "tools/pack/source.h"
 
 namespace lethe {
 
@@ -30,23 +31,6 @@ enum class GgufType : uint32_t {
   kFloat64 = 12,
 };
 
-// The tensor types this reader knows, with ggml's numbers.
-enum class GgmlType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kBF16 = 30 };
-const char* ggml_type_name(GgmlType type);
-
-// Elements of a block and its bytes: 1 element for the float types, 32 for the quantised ones.
-struct GgmlBlock {
-  uint32_t elements, bytes;
-};
-GgmlBlock ggml_block(GgmlType type);
-
-struct GgufTensor {
-  std::string name;
-  GgmlType type;
-  uint64_t rows, cols;  // cols = GGUF's first dimension; a vector has 1 row
-  std::span<const uint8_t> data;
-};
-
 // Errors of all functions: kNotAModel (not GGUF), kCorruptModel (damaged; also: a value has an unexpected type),
 // kUnsupported.
 class GgufFile {
@@ -54,8 +38,8 @@ class GgufFile {
   // `bytes` must outlive the reader.
   Status parse(std::span<const uint8_t> bytes);
 
-  std::span<const GgufTensor> tensors() const { return tensors_; }
-  const GgufTensor* find_tensor(std::string_view name) const;
+  std::span<const SourceTensor> tensors() const { return tensors_; }
+  const SourceTensor* find_tensor(std::string_view name) const;
 
   // Absent keys give nullopt.
   Status read_uint(std::string_view key, std::optional<uint64_t>* out) const;  // any integer type, not negative
@@ -80,7 +64,7 @@ class GgufFile {
 
   std::span<const uint8_t> bytes_;
   std::unordered_map<std::string_view, Value> values_;
-  std::vector<GgufTensor> tensors_;
+  std::vector<SourceTensor> tensors_;
   std::unordered_map<std::string_view, size_t> tensor_index_;
 };
 

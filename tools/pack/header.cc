@@ -26,10 +26,17 @@ std::vector<uint8_t> build_header(const HeaderEntry& entry) {
   flatbuffers::FlatBufferBuilder builder(1 << 16);
   builder.ForceDefaults(true);  // a field is stored even when it equals its default: the size stays the same
   const ModelConfig& config = entry.config;
+  const auto name = builder.CreateString(config.name);
+  const auto rope_scaling = builder.CreateString(config.rope_scaling);
+  std::vector<uint8_t> local(config.layers);
+  for (uint32_t layer = 0; layer < config.layers; ++layer) local[layer] = config.is_local(layer);
+  const auto local_layers = builder.CreateVector(local);
   const auto architecture = fbs::CreateArchitecture(
-      builder, builder.CreateString(config.name), config.layers, config.embed_dim, config.heads, config.kv_heads,
-      config.head_dim, config.ffn_dim, config.vocab, config.context_length, fbs::Norm::RmsNorm, config.norm_eps,
-      fbs::Activation::Silu, config.rope_base, config.rotary_dim);
+      builder, name, config.layers, config.embed_dim, config.heads, config.kv_heads, config.head_dim, config.ffn_dim,
+      config.vocab, config.context_length, static_cast<fbs::Norm>(config.norm), config.norm_eps,
+      static_cast<fbs::Activation>(config.activation), config.rope_base, config.rotary_dim, config.rope_local_base,
+      config.rope_magnitude, rope_scaling, config.window, local_layers, config.attention_scale,
+      config.attention_softcap, config.logit_softcap, config.embedding_scale);
   const auto tokenizer = build_tokenizer(builder, entry.tokenizer);
   std::vector<flatbuffers::Offset<fbs::Tensor>> tensors;
   for (const TensorEntry& tensor : entry.tensors) {

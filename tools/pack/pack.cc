@@ -47,9 +47,9 @@ WeightFormat choose_format(PackType type, GgmlType source, Role role) {
 }
 
 // The source's tensor for every role of every layer, checked against the architecture. `by_slot` as role_slot says.
-Status match_tensors(const GgufFile& file, const ModelConfig& config, std::vector<const GgufTensor*>* by_slot) {
+Status match_tensors(const GgufFile& file, const ModelConfig& config, std::vector<const SourceTensor*>* by_slot) {
   by_slot->assign(role_slot_count(config.layers), nullptr);
-  for (const GgufTensor& tensor : file.tensors()) {
+  for (const SourceTensor& tensor : file.tensors()) {
     const char* name = tensor.name.c_str();
     Role role;
     uint32_t layer = 0;
@@ -102,7 +102,7 @@ class Packer {
     if (!map.ok()) return map.status();
     map_ = std::move(map).value();
     LETHE_RETURN_IF_ERROR(source_.parse({map_.data(), static_cast<size_t>(map_.size())}));
-    LETHE_RETURN_IF_ERROR(pack_tokenizer(source_, &tokenizer_));
+    LETHE_RETURN_IF_ERROR(pack_gguf_tokenizer(source_, &tokenizer_));
     LETHE_RETURN_IF_ERROR(read_llama_config(source_, tokenizer_.vocab, &header_.config));
     LETHE_RETURN_IF_ERROR(match_tensors(source_, header_.config, &by_slot_));
     report_.bytes_in = map_.size();
@@ -142,7 +142,7 @@ class Packer {
   }
 
   Status plan_tensor(Role role, uint32_t layer, uint32_t segment) {
-    const GgufTensor* source = by_slot_[role_slot(role, layer, header_.config.layers)];
+    const SourceTensor* source = by_slot_[role_slot(role, layer, header_.config.layers)];
     if (source == nullptr) return {};  // the one that may be absent
     const WeightFormat format = choose_format(options_.type, source->type, role);
     if (is_quantised(format) && source->cols % kGroup != 0) {
@@ -187,7 +187,7 @@ class Packer {
   }
 
   Status write_tensor(const TensorEntry& tensor) {
-    const GgufTensor& source = *by_slot_[role_slot(tensor.role, tensor.layer, header_.config.layers)];
+    const SourceTensor& source = *by_slot_[role_slot(tensor.role, tensor.layer, header_.config.layers)];
     PanelConverter converter(source, tensor.format);
     if (tensor.format == WeightFormat::kF32Vector) {
       panel_.resize(tensor_bytes(tensor.format, 1, tensor.cols));
@@ -242,7 +242,7 @@ class Packer {
   os::FileMap map_;
   GgufFile source_;
   PackedTokenizer tokenizer_;
-  std::vector<const GgufTensor*> by_slot_;
+  std::vector<const SourceTensor*> by_slot_;
   HeaderEntry header_;
   uint64_t header_bytes_ = 0;
   os::AtomicFile file_;

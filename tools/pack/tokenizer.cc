@@ -275,7 +275,7 @@ class TokenizerPacker {
 
 }  // namespace
 
-Status pack_tokenizer(const GgufFile& file, PackedTokenizer* out) {
+Status pack_gguf_tokenizer(const GgufFile& file, PackedTokenizer* out) {
   *out = {};
   return TokenizerPacker(file, out).run();
 }

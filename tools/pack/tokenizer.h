@@ -17,6 +17,6 @@ struct PackedTokenizer {
 };
 
 // Byte-level BPE only (tokenizer.ggml.model "gpt2"). Errors: kCorruptModel, kUnsupported.
-Status pack_tokenizer(const GgufFile& file, PackedTokenizer* out);
+Status pack_gguf_tokenizer(const GgufFile& file, PackedTokenizer* out);
 
 }  // namespace lethe
