@@ -26,15 +26,17 @@ enum class BufferId : uint8_t {
 inline constexpr uint32_t kBufferCount = 10;
 
 enum class Op : uint8_t {
-  kNorm,      // out = rms_norm(in) * weight
+  kNorm,  // out = norm(in) * weight + bias, over stretches as long as the weight (a row, or every head); in place too
   kQuantise,  // kQuantised = int8 groups of in, for the linear steps that follow
-  kLinear,    // out = in * weight^T (from kQuantised when the weight is quantised)
+  kLinear,    // out = in * weight^T + bias (from kQuantised when the weight is quantised)
   kRope,      // in place on `in`
   kStoreKv,   // in = keys, in2 = values
   kAttend,    // in = queries
-  kSiluMul,   // out = silu(in) * in2
+  kActivate,  // out = activation(in) * in2, without in2 when that is kNone
   kAdd,       // out += in
 };
+
+inline constexpr Role kNoBias = Role::kTokenEmbedding;
 
 struct Step {
   Op op;
@@ -42,6 +44,7 @@ struct Step {
   BufferId in2 = BufferId::kNone;
   BufferId out = BufferId::kNone;
   Role weight = Role::kTokenEmbedding;  // only for kNorm and kLinear
+  Role bias = kNoBias;                  // likewise
 };
 
 struct Program {

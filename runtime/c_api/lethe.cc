@@ -331,6 +331,17 @@ lethe_code lethe_session_feed(lethe_session* session, const int32_t* ids, size_t
   return with_session(session, error, [&](Session& s) { return s.feed({ids, n}); });
 }
 
+lethe_code lethe_session_feed_embeddings(lethe_session* session, const float* rows, size_t n, lethe_error* error) {
+  if (rows == nullptr && n != 0) return refuse_null("rows", error);
+  return with_session(session, error, [&](Session& s) -> Status {
+    const size_t width = s.model().config().embed_dim;
+    if (n > SIZE_MAX / sizeof(float) / width) {
+      return Status::error(ErrorCode::kInvalidArgument, "%zu embeddings of %zu do not fit the memory", n, width);
+    }
+    return s.feed_embeddings({rows, n * width});
+  });
+}
+
 lethe_code lethe_session_feed_text(lethe_session* session, const char* text, size_t bytes, uint32_t flags, size_t* fed,
                                    lethe_error* error) {
   if (fed != nullptr) *fed = 0;

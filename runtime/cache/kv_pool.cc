@@ -54,6 +54,8 @@ Status KvPool::carve(Arena& arena, const KvPoolOptions& options) {
   layers_ = options.layers;
   kv_heads_ = options.kv_heads;
   block_count_ = options.block_count;
+  token_capacity_ =
+      options.token_capacity != 0 ? options.token_capacity : kv_token_capacity(block_count_, list_count());
   next_ = arena.take<uint32_t>(block_count_);
   lists_ = arena.take<KvList>(lists);
   if (!arena.ok()) return Status::error(ErrorCode::kInternal, "the arena is too small for the index of the cache");

@@ -31,6 +31,11 @@ constexpr uint64_t kv_blocks_for(uint64_t tokens, uint32_t lists) {
 constexpr uint32_t kv_token_capacity(uint64_t blocks, uint32_t lists) {
   return static_cast<uint32_t>(blocks / lists * kBlockSlots);
 }
+// Blocks of the longest list of a layer whose queries see `window` tokens, in steps of at most `step` tokens: what a
+// step needs, and less than a block that is no longer needed (whole blocks are dropped).
+constexpr uint32_t kv_window_blocks(uint64_t window, uint64_t step) {
+  return kv_blocks_of_tokens(window - 1 + (kBlockSlots - 1) + step);
+}
 
 struct KvPoolOptions {
   uint32_t layers;
@@ -39,6 +44,7 @@ struct KvPoolOptions {
   KvType type;
   uint32_t block_count;
   uint32_t state_bytes_per_slot = 0;  // Policy::state_bytes_per_slot
+  uint32_t token_capacity = 0;        // most tokens of a list; 0: an even share of the blocks
 };
 
 class KvPool {
@@ -64,8 +70,8 @@ class KvPool {
   uint32_t list_count() const { return layers_ * kv_heads_; }
   uint32_t block_count() const { return block_count_; }
   uint32_t free_blocks() const { return free_blocks_; }
-  uint32_t token_capacity() const { return kv_token_capacity(block_count_, list_count()); }  // with even lists
-  uint32_t longest() const;                                                                  // tokens
+  uint32_t token_capacity() const { return token_capacity_; }  // most tokens of a list
+  uint32_t longest() const;                                    // tokens
 
   const KvList& list(uint32_t layer, uint32_t kv_head) const { return lists_[layer * kv_heads_ + kv_head]; }
 
@@ -131,6 +137,7 @@ class KvPool {
   uint32_t layers_ = 0;
   uint32_t kv_heads_ = 0;
   uint32_t block_count_ = 0;
+  uint32_t token_capacity_ = 0;
   uint32_t free_head_ = kNoBlock;
   uint32_t free_blocks_ = 0;
   uint32_t pending_ = 0;  // tokens of the append under way

@@ -28,7 +28,8 @@ Status CacheManager::make_room(uint32_t n) {
                          n, static_cast<unsigned long long>(pool_->blocks_bytes()), pool_->token_capacity(),
                          policy_->name, longest_step());
   }
-  // No list outgrows an even share of the pool: attention's work space is planned for that length.
+  LETHE_RETURN_IF_ERROR(drop_unseen());
+  // No list outgrows the capacity: attention's work space is planned for that length.
   if (pool_->longest() + n <= pool_->token_capacity() && pool_->blocks_needed(n) <= pool_->free_blocks()) return {};
   if (!policy_->evicts()) {
     return Status::error(ErrorCode::kKvFull,
@@ -39,6 +40,7 @@ Status CacheManager::make_room(uint32_t n) {
   }
   const uint64_t begin_ns = os::monotonic_ns();
   for (uint32_t layer = 0; layer < pool_->layers(); ++layer) {
+    if (is_bounded(layer)) continue;  // its blocks are its own: dropping more would only lose what can be seen
     for (uint32_t kv_head = 0; kv_head < pool_->kv_heads(); ++kv_head) {
       const uint32_t length = pool_->list(layer, kv_head).length;
       const uint32_t target = target_length(length, n);
@@ -55,6 +57,40 @@ uint32_t CacheManager::longest_step() const {
   const uint32_t capacity = pool_->token_capacity();
   const uint32_t reserved = policy_->evicts() ? options_.sinks : 0;
   return capacity > reserved ? capacity - reserved : 0;
+}
+
+// A list that never needs all the blocks that others have.
+bool CacheManager::is_bounded(uint32_t layer) const {
+  const uint32_t seen = window(layer);
+  return seen != 0 && kv_window_blocks(seen, options_.longest_step) <= pool_->token_capacity() / kBlockSlots;
+}
+
+bool CacheManager::endless() const {
+  bool bounded = true;
+  for (uint32_t layer = 0; layer < pool_->layers(); ++layer) bounded = bounded && is_bounded(layer);
+  return bounded || policy_->evicts();
+}
+
+// Drops whole blocks that lie behind the windows of all queries to come. By rank: positions are at least as far apart.
+Status CacheManager::drop_unseen() {
+  for (uint32_t layer = 0; layer < options_.windows.size(); ++layer) {
+    if (window(layer) == 0) continue;
+    for (uint32_t kv_head = 0; kv_head < pool_->kv_heads(); ++kv_head) {
+      const uint32_t length = pool_->list(layer, kv_head).length, needed = window(layer) - 1;
+      const uint32_t unseen = length > needed ? (length - needed) / kBlockSlots * kBlockSlots : 0;
+      if (unseen == 0) continue;
+      const std::span<uint64_t> keep = clear_keep_bits(length);
+      keep_ranks(keep, unseen, length);
+      LETHE_RETURN_IF_ERROR(pool_->compact(layer, kv_head, keep));
+    }
+  }
+  return {};
+}
+
+std::span<uint64_t> CacheManager::clear_keep_bits(uint32_t length) {
+  const std::span<uint64_t> keep = keep_bits_.first((length + 63) / 64);
+  std::fill(keep.begin(), keep.end(), 0);
+  return keep;
 }
 
 CacheStats CacheManager::stats() const {
@@ -82,8 +118,7 @@ uint32_t CacheManager::target_length(uint32_t length, uint32_t n) const {
 
 Status CacheManager::shrink_list(uint32_t layer, uint32_t kv_head, uint32_t target) {
   const KvList before = pool_->list(layer, kv_head);
-  const std::span<uint64_t> keep = keep_bits_.first((before.length + 63) / 64);
-  std::fill(keep.begin(), keep.end(), 0);
+  const std::span<uint64_t> keep = clear_keep_bits(before.length);
   policy_->select({pool_->view(), before, layer, kv_head, target, options_.sinks}, keep);
   LETHE_RETURN_IF_ERROR(pool_->compact(layer, kv_head, keep));
   const uint32_t after = pool_->list(layer, kv_head).length;

@@ -15,6 +15,10 @@ struct CacheOptions {
   uint32_t sinks = 4;  // first tokens that are never dropped
   // An eviction leaves at most this many eighths of the capacity, so that its cost is shared by many tokens. 1-8.
   uint32_t low_water_eighths = 7;
+  // Tokens that a query of a layer sees, itself included; 0: all. What lies behind a window is dropped, and nothing is
+  // lost by it. Empty: no layer has a window. Outlives the manager.
+  std::span<const uint32_t> windows = {};  // [layers]
+  uint32_t longest_step = 0;               // most tokens of make_room, for lists with a window
 };
 
 struct CacheStats {
@@ -43,11 +47,18 @@ class CacheManager {
   // The longest step that make_room can ever grant. 0 when the pool cannot even hold the sinks and one token.
   uint32_t longest_step() const;
 
+  // Whether a conversation may go on for ever: the policy evicts, or windows bound every list.
+  bool endless() const;
+
   const Policy& policy() const { return *policy_; }
   CacheStats stats() const;
   void reset_stats();
 
  private:
+  uint32_t window(uint32_t layer) const { return options_.windows.empty() ? 0 : options_.windows[layer]; }
+  bool is_bounded(uint32_t layer) const;
+  Status drop_unseen();
+  std::span<uint64_t> clear_keep_bits(uint32_t length);
   uint32_t target_length(uint32_t length, uint32_t n) const;
   Status shrink_list(uint32_t layer, uint32_t kv_head, uint32_t target);
 

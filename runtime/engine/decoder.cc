@@ -13,27 +13,45 @@ bool is_quantised_role(const Model& model, Role role) {
   return false;
 }
 
+struct Map {
+  Role weight, bias;
+  BufferId out;
+};
+
+// Adds steps, leaving out those whose tensors the model does not have.
 class Builder {
  public:
   explicit Builder(const Model& model) : model_(model) {}
 
+  bool has(Role role) const { return model_.find(role, 0) != nullptr; }
+  Role bias(Role role) const { return has(role) ? role : kNoBias; }
+
   void add(Step step) { program_.steps[program_.step_count++] = step; }
 
+  // Where the norm of `in` is to be found: in `in` itself when the model has none.
+  BufferId add_norm(BufferId in, Role weight, Role norm_bias, BufferId out) {
+    if (!has(weight)) return in;
+    add({.op = Op::kNorm, .in = in, .out = out, .weight = weight, .bias = bias(norm_bias)});
+    return out;
+  }
+
   // The linear maps of one input, preceded by its quantisation when one of them wants it.
-  void add_linears(BufferId in, uint32_t inputs, std::initializer_list<std::pair<Role, BufferId>> maps) {
+  void add_linears(BufferId in, uint32_t inputs, std::initializer_list<Map> maps) {
     const bool quantise =
-        std::any_of(maps.begin(), maps.end(), [&](const auto& map) { return is_quantised_role(model_, map.first); });
+        std::any_of(maps.begin(), maps.end(), [&](const Map& map) { return is_quantised_role(model_, map.weight); });
     if (quantise) {
       add({.op = Op::kQuantise, .in = in, .out = BufferId::kQuantised});
       uint32_t& width = program_.widths[static_cast<size_t>(BufferId::kQuantised)];
       width = std::max(width, inputs);
     }
-    for (const auto& [role, out] : maps) {
+    for (const Map& map : maps) {
+      if (!has(map.weight)) continue;
       add({.op = Op::kLinear,
            .in = in,
            .in2 = quantise ? BufferId::kQuantised : BufferId::kNone,
-           .out = out,
-           .weight = role});
+           .out = map.out,
+           .weight = map.weight,
+           .bias = bias(map.bias)});
     }
   }
 
@@ -65,20 +83,30 @@ Program build_program(const Model& model) {
   builder.set_width(kGate, config.ffn_dim);
   builder.set_width(kUp, config.ffn_dim);
 
-  builder.add({.op = Op::kNorm, .in = kHidden, .out = kNormed, .weight = Role::kAttentionNorm});
-  builder.add_linears(kNormed, config.embed_dim,
-                      {{Role::kAttentionQ, kQuery}, {Role::kAttentionK, kKey}, {Role::kAttentionV, kValue}});
-  builder.add({.op = Op::kRope, .in = kQuery});
-  builder.add({.op = Op::kRope, .in = kKey});
+  const BufferId attended = builder.add_norm(kHidden, Role::kAttentionNorm, Role::kAttentionNormBias, kNormed);
+  builder.add_linears(attended, config.embed_dim,
+                      {{Role::kAttentionQ, Role::kAttentionQBias, kQuery},
+                       {Role::kAttentionK, Role::kAttentionKBias, kKey},
+                       {Role::kAttentionV, Role::kAttentionVBias, kValue}});
+  builder.add_norm(kQuery, Role::kAttentionQNorm, kNoBias, kQuery);
+  builder.add_norm(kKey, Role::kAttentionKNorm, kNoBias, kKey);
+  if (config.rotary_dim != 0) {
+    builder.add({.op = Op::kRope, .in = kQuery});
+    builder.add({.op = Op::kRope, .in = kKey});
+  }
   builder.add({.op = Op::kStoreKv, .in = kKey, .in2 = kValue});
   builder.add({.op = Op::kAttend, .in = kQuery, .out = kContext});
-  builder.add_linears(kContext, q_width, {{Role::kAttentionO, kProjected}});
+  builder.add_linears(kContext, q_width, {{Role::kAttentionO, Role::kAttentionOBias, kProjected}});
+  builder.add_norm(kProjected, Role::kAttentionPostNorm, kNoBias, kProjected);
   builder.add({.op = Op::kAdd, .in = kProjected, .out = kHidden});
 
-  builder.add({.op = Op::kNorm, .in = kHidden, .out = kNormed, .weight = Role::kFfnNorm});
-  builder.add_linears(kNormed, config.embed_dim, {{Role::kFfnGate, kGate}, {Role::kFfnUp, kUp}});
-  builder.add({.op = Op::kSiluMul, .in = kGate, .in2 = kUp, .out = kGate});
-  builder.add_linears(kGate, config.ffn_dim, {{Role::kFfnDown, kProjected}});
+  const BufferId fed = builder.add_norm(kHidden, Role::kFfnNorm, Role::kFfnNormBias, kNormed);
+  builder.add_linears(fed, config.embed_dim,
+                      {{Role::kFfnGate, Role::kFfnGateBias, kGate}, {Role::kFfnUp, Role::kFfnUpBias, kUp}});
+  const bool gated = builder.has(Role::kFfnGate);
+  builder.add({.op = Op::kActivate, .in = gated ? kGate : kUp, .in2 = gated ? kUp : kNone, .out = kUp});
+  builder.add_linears(kUp, config.ffn_dim, {{Role::kFfnDown, Role::kFfnDownBias, kProjected}});
+  builder.add_norm(kProjected, Role::kFfnPostNorm, kNoBias, kProjected);
   builder.add({.op = Op::kAdd, .in = kProjected, .out = kHidden});
 
   // The head quantises the normed rows when the output matrix is quantised.

@@ -8,8 +8,10 @@
 
 namespace lethe {
 
-// The steps of one layer and the widths of its buffers. Llama type: pre-norm attention with RoPE and GQA, then a gated
-// feed-forward network (Touvron et al. 2023, 2.2).
+// The steps of one layer and the widths of its buffers: attention with RoPE and GQA, then a feed-forward network, each
+// with norms before or after it (Touvron et al. 2023, 2.2; Gemma Team 2024, 2). What a model has no tensors for
+// (biases, norms of the heads, a gate, ...) is left out; layers differ in their tensors and in what the configuration
+// says of local layers, not in their steps.
 Program build_program(const Model& model);
 
 // First and last step (inclusive) in which a buffer holds something that is read later. The head (output norm and

@@ -77,10 +77,9 @@ Status Session::generate(const GenerateOptions& options, StopReason* reason, uin
     if (piece.id == id) piece.emit("", 0);  // no text yet, but a token
 
     const uint64_t step_ns = os::monotonic_ns();
-    status = step({&id, 1}, never);
+    status = step({.ids = {&id, 1}, .rows = {}, .tokens = 1}, never);
     if (!status.ok()) break;
-    backend_.run_head(0, 1);
-    has_logits_ = true;
+    compute_logits(0);
     ++*generated;
     ++decode_tokens_;
     decode_ns_ += sampled_ns - begin_ns + os::monotonic_ns() - step_ns;

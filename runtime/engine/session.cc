@@ -43,14 +43,18 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
   backend_.lay_out_threads(arena);
   count(MemoryTag::kThreads);
 
-  const uint64_t blocks = uint64_t{shape.blocks_per_list} * config.layers * config.kv_heads;
+  const uint64_t blocks = pool_blocks(config, shape);
+  windows_ = arena.take<uint32_t>(config.window == 0 ? 0 : config.layers);
+  for (uint32_t layer = 0; layer < windows_.size(); ++layer) windows_[layer] = config.window_of(layer);
   LETHE_RETURN_IF_ERROR(kv_.carve(arena, {.layers = config.layers,
                                           .kv_heads = config.kv_heads,
                                           .head_dim = config.head_dim,
                                           .type = options_.kv_type,
                                           .block_count = static_cast<uint32_t>(std::min<uint64_t>(blocks, UINT32_MAX)),
-                                          .state_bytes_per_slot = options_.policy->state_bytes_per_slot}));
-  LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, *options_.policy, {.sinks = options_.sinks}));
+                                          .state_bytes_per_slot = options_.policy->state_bytes_per_slot,
+                                          .token_capacity = shape.cache_tokens()}));
+  LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, *options_.policy,
+                                       {.sinks = options_.sinks, .windows = windows_, .longest_step = shape.chunk}));
   count(MemoryTag::kKvIndex);
   const Sampler::Scratch sampler_scratch = Sampler::layout(arena, config.vocab);
   count(MemoryTag::kSampler);
@@ -123,6 +127,18 @@ Status Session::check_usable() const {
                        static_cast<unsigned long long>(position_));
 }
 
+Status Session::check_rows(std::span<const float> rows) const {
+  const uint32_t width = model_->config().embed_dim;
+  if (rows.empty() || rows.size() % width != 0) {
+    return Status::error(ErrorCode::kInvalidArgument, "%zu floats are not one or more embeddings of %u", rows.size(),
+                         width);
+  }
+  const auto bad = std::find_if_not(rows.begin(), rows.end(), [](float value) { return std::isfinite(value); });
+  if (bad == rows.end()) return {};
+  const auto at = static_cast<size_t>(bad - rows.begin());
+  return Status::error(ErrorCode::kInvalidArgument, "embedding %zu: value %zu is not finite", at / width, at % width);
+}
+
 Status Session::check_ids(std::span<const int32_t> ids) const {
   const uint32_t vocab = model_->config().vocab;
   if (ids.empty()) return Status::error(ErrorCode::kInvalidArgument, "no tokens: the text is empty");
@@ -136,12 +152,16 @@ Status Session::check_ids(std::span<const int32_t> ids) const {
 
 // Refuses a sequence that policy `full` cannot take, before any of it is fed.
 Status Session::check_fits(uint64_t tokens) const {
-  if (position_ + tokens > kMaxPosition) {
-    return Status::error(ErrorCode::kPromptTooLong, "position %llu + %llu tokens: a conversation has at most %llu",
+  // Learned positions end where the model's training did.
+  const bool learned = model_->find(Role::kPositionEmbedding, 0) != nullptr;
+  const uint64_t most = learned ? model_->config().context_length : kMaxPosition;
+  if (position_ + tokens > most) {
+    return Status::error(ErrorCode::kPromptTooLong,
+                         "position %llu + %llu tokens: a conversation with this model has at most %llu",
                          static_cast<unsigned long long>(position_), static_cast<unsigned long long>(tokens),
-                         static_cast<unsigned long long>(kMaxPosition));
+                         static_cast<unsigned long long>(most));
   }
-  if (options_.policy->evicts()) return {};
+  if (manager_.endless()) return {};
   const uint64_t cached = kv_.longest(), capacity = kv_.token_capacity();
   if (cached + tokens <= capacity) return {};
   return Status::error(tokens > capacity ? ErrorCode::kPromptTooLong : ErrorCode::kKvFull,
@@ -157,34 +177,45 @@ bool Session::is_end(int32_t id) const {
 
 // ---- Feeding -----------------------------------------------------------------------------------------------------
 
-Status Session::step(std::span<const int32_t> ids, const std::atomic<bool>& cancelled) {
-  const auto tokens = static_cast<uint32_t>(ids.size());
+Status Session::step(const cpu::StepInput& input, const std::atomic<bool>& cancelled) {
+  const auto tokens = static_cast<uint32_t>(input.tokens);
   LETHE_RETURN_IF_ERROR(manager_.make_room(tokens));
   LETHE_RETURN_IF_ERROR(kv_.begin_append(tokens));
-  const Status status = backend_.run_layers(ids, static_cast<uint32_t>(position_), kv_, cancelled);
+  const Status status = backend_.run_layers(input, static_cast<uint32_t>(position_), kv_, cancelled);
   if (!status.ok()) {
     kv_.rollback_append();
     return status;
   }
   kv_.commit_append();
-  for (const int32_t id : ids) sampler_.accept(id);
+  for (const int32_t id : input.ids) sampler_.accept(id);
   position_ += tokens;
   has_logits_ = false;
   return {};
 }
 
-Status Session::feed_chunks(std::span<const int32_t> ids, bool last) {
-  const size_t chunk = std::min(plan_.shape.chunk, manager_.longest_step());
-  for (size_t at = 0; at < ids.size(); at += chunk) {
-    const auto part = ids.subspan(at, std::min(chunk, ids.size() - at));
-    LETHE_RETURN_IF_ERROR(step(part, cancelled_));
-    prefill_tokens_ += part.size();
-    if (last && at + part.size() == ids.size()) {
-      backend_.run_head(static_cast<uint32_t>(part.size()) - 1, 1);
-      has_logits_ = true;
-    }
+uint32_t Session::step_tokens() const { return std::min(plan_.shape.chunk, manager_.longest_step()); }
+
+template <typename AfterStep>
+Status Session::feed_steps(const cpu::StepInput& input, AfterStep after) {
+  const size_t most = step_tokens();
+  for (size_t begin = 0, end = 0; begin < input.tokens; begin = end) {
+    end = std::min(begin + most, input.tokens);
+    LETHE_RETURN_IF_ERROR(step(input.part(begin, end - begin), cancelled_));
+    prefill_tokens_ += end - begin;
+    after(begin, end);
   }
   return {};
+}
+
+void Session::compute_logits(size_t row) {
+  backend_.run_head(static_cast<uint32_t>(row), 1);
+  has_logits_ = true;
+}
+
+Status Session::feed_all(const cpu::StepInput& input) {
+  return feed_steps(input, [&](size_t begin, size_t end) {
+    if (end == input.tokens) compute_logits(end - begin - 1);
+  });
 }
 
 // Ends every call that may be cancelled. A request that came while it worked is taken with it, even when it came too
@@ -208,7 +239,16 @@ Status Session::feed(std::span<const int32_t> ids) {
   LETHE_RETURN_IF_ERROR(check_ids(ids));
   LETHE_RETURN_IF_ERROR(check_fits(ids.size()));
   const uint64_t begin_ns = os::monotonic_ns();
-  return finish_feed(begin_ns, feed_chunks(ids, true));
+  return finish_feed(begin_ns, feed_all({.ids = ids, .rows = {}, .tokens = ids.size()}));
+}
+
+Status Session::feed_embeddings(std::span<const float> rows) {
+  LETHE_RETURN_IF_ERROR(check_usable());
+  LETHE_RETURN_IF_ERROR(check_rows(rows));
+  const size_t tokens = rows.size() / model_->config().embed_dim;
+  LETHE_RETURN_IF_ERROR(check_fits(tokens));
+  const uint64_t begin_ns = os::monotonic_ns();
+  return finish_feed(begin_ns, feed_all({.ids = {}, .rows = rows, .tokens = tokens}));
 }
 
 EncodeOptions Session::encode_options(uint32_t flags) const {
@@ -247,25 +287,29 @@ Status Session::feed_text(std::string_view text, uint32_t flags, uint64_t* fed) 
   // Tokens go into the cache chunk by chunk, so a text of any length needs one chunk of ids.
   struct Feeder {
     Session* session;
-    size_t chunk, count;
+    size_t most, count;
     uint64_t fed;
-    Status flush(bool last) {
-      LETHE_RETURN_IF_ERROR(session->feed_chunks(session->pending_ids_.first(count), last));
+    Status flush() {
+      LETHE_RETURN_IF_ERROR(session->step({session->pending_ids_.first(count), {}, count}, session->cancelled_));
+      session->prefill_tokens_ += count;
       fed += count;
-      count = 0;
       return {};
     }
     static Status take(void* context, int32_t id) {
       auto& feeder = *static_cast<Feeder*>(context);
-      if (feeder.count == feeder.chunk) LETHE_RETURN_IF_ERROR(feeder.flush(false));
+      if (feeder.count == feeder.most) {
+        LETHE_RETURN_IF_ERROR(feeder.flush());
+        feeder.count = 0;
+      }
       feeder.session->pending_ids_[feeder.count++] = id;
       return {};
     }
-  } feeder{this, std::min<size_t>(plan_.shape.chunk, manager_.longest_step()), 0, 0};
+  } feeder{this, step_tokens(), 0, 0};
 
   const uint64_t begin_ns = os::monotonic_ns();
   Status status = tokenizer_.encode(text, encode, &Feeder::take, &feeder);
-  if (status.ok()) status = feeder.flush(true);
+  if (status.ok()) status = feeder.flush();
+  if (status.ok()) compute_logits(feeder.count - 1);
   if (fed != nullptr) *fed = feeder.fed;
   return finish_feed(begin_ns, status);
 }
@@ -334,24 +378,20 @@ Status Session::score(std::span<const int32_t> ids, uint64_t first, std::span<fl
   if (first == 0) score_token(0, backend_.logits(0));
 
   const uint64_t begin_ns = os::monotonic_ns();
-  const size_t chunk = std::min(plan_.shape.chunk, manager_.longest_step());
-  for (size_t at = 0; at < ids.size(); at += chunk) {
-    const size_t end = std::min(at + chunk, ids.size());
-    if (Status status = step(ids.subspan(at, end - at), cancelled_); !status.ok()) return finish_feed(begin_ns, status);
-    prefill_tokens_ += end - at;
-    // Rows at..end-1 give the probabilities of tokens at+1..end; the last row of all has no successor here.
-    for (size_t row = std::max<size_t>(at, first > 0 ? first - 1 : 0); row < std::min(end, ids.size() - 1);) {
-      const size_t rows = std::min<size_t>(options_.logit_rows, std::min(end, ids.size() - 1) - row);
-      backend_.run_head(static_cast<uint32_t>(row - at), static_cast<uint32_t>(rows));
-      for (size_t i = 0; i < rows; ++i) score_token(row + i + 1, backend_.logits(static_cast<uint32_t>(i)));
-      row += rows;
-    }
-    if (end == ids.size()) {
-      backend_.run_head(static_cast<uint32_t>(end - at) - 1, 1);
-      has_logits_ = true;
-    }
-  }
-  return finish_feed(begin_ns, {});
+  const cpu::StepInput input{.ids = ids, .rows = {}, .tokens = ids.size()};
+  return finish_feed(begin_ns, feed_steps(input, [&](size_t begin, size_t end) {
+                       // Rows begin..end-1 give the probabilities of tokens begin+1..end; the last row of all has no
+                       // successor here.
+                       for (size_t row = std::max<size_t>(begin, first > 0 ? first - 1 : 0);
+                            row < std::min(end, ids.size() - 1);) {
+                         const size_t rows = std::min<size_t>(options_.logit_rows, std::min(end, ids.size() - 1) - row);
+                         backend_.run_head(static_cast<uint32_t>(row - begin), static_cast<uint32_t>(rows));
+                         for (size_t i = 0; i < rows; ++i)
+                           score_token(row + i + 1, backend_.logits(static_cast<uint32_t>(i)));
+                         row += rows;
+                       }
+                       if (end == ids.size()) compute_logits(end - begin - 1);
+                     }));
 }
 
 }  // namespace lethe

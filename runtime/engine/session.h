@@ -64,6 +64,9 @@ class Session {
 
   Status tokenize(std::string_view text, uint32_t flags, std::span<int32_t> ids, uint64_t* count);
   Status feed(std::span<const int32_t> ids);
+  // Rows in place of the embeddings of tokens, as they enter the first layer: what a vision or decision model gives.
+  // rows [n * embed_dim]
+  Status feed_embeddings(std::span<const float> rows);
   Status feed_text(std::string_view text, uint32_t flags, uint64_t* fed);
   Status feed_turn(std::span<const ChatMessage> messages, uint64_t* fed);
   // The ids that feed_turn would append now; `ids` and `*count` as in tokenize().
@@ -94,11 +97,16 @@ class Session {
   EncodeOptions encode_options(uint32_t flags) const;
   Status check_usable() const;
   Status check_ids(std::span<const int32_t> ids) const;
+  Status check_rows(std::span<const float> rows) const;
   Status check_fits(uint64_t tokens) const;
-  // One step: room, layers, commit. At most chunk tokens. Leaves the hidden rows in the backend. All or nothing.
-  Status step(std::span<const int32_t> ids, const std::atomic<bool>& cancelled);
-  // In chunks; `last`: with the logits of the last token.
-  Status feed_chunks(std::span<const int32_t> ids, bool last);
+  uint32_t step_tokens() const;  // most of one step
+  // One step: room, layers, commit. At most step_tokens(). Leaves the hidden rows in the backend. All or nothing.
+  Status step(const cpu::StepInput& input, const std::atomic<bool>& cancelled);
+  // In steps; calls after(begin, end) with the tokens of each.
+  template <typename AfterStep>
+  Status feed_steps(const cpu::StepInput& input, AfterStep after);
+  Status feed_all(const cpu::StepInput& input);  // with the logits of the last token
+  void compute_logits(size_t row);               // of the last step, to logits(0)
   Status finish(Status status);
   Status finish_feed(uint64_t begin_ns, Status status);
   bool is_end(int32_t id) const;
@@ -119,6 +127,7 @@ class Session {
   StopMatcher stops_;
   std::span<int32_t> pending_ids_;  // [chunk] tokens of a text on their way into the cache
   std::span<char> turn_;            // [turn_bytes] text of one turn, rendered
+  std::span<uint32_t> windows_;     // [layers] when there are any
   uint64_t position_ = 0;           // tokens fed since the start, forgotten ones included
   bool has_logits_ = false;         // logits(0) belong to the last token
   bool in_turn_ = false;            // a turn was fed before: the next one closes the assistant's reply first

@@ -61,6 +61,16 @@ Result<cpu::BufferPlan> plan_activations(const Program& program, uint32_t chunk)
   return plan;
 }
 
+uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape) {
+  uint64_t blocks = 0;
+  for (uint32_t layer = 0; layer < config.layers; ++layer) {
+    const uint32_t window = config.window_of(layer);
+    const uint32_t most = window == 0 ? UINT32_MAX : kv_window_blocks(window, shape.chunk);
+    blocks += uint64_t{std::min(shape.blocks_per_list, most)} * config.kv_heads;
+  }
+  return blocks;
+}
+
 Status plan_session(const Model& model, const SessionOptions& options, SessionPlan* plan) {
   *plan = {};
   LETHE_RETURN_IF_ERROR(check_options(options));
@@ -126,8 +136,13 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
       }
     }
   }
-  // The largest cache that fits, by bisection: the cost grows with the number of blocks.
-  uint32_t fits = shape.blocks_per_list, too_many = most_blocks + 1;
+  // The largest cache that fits, by bisection: the cost grows with the number of blocks, up to what windows can use.
+  uint32_t longest = 0;
+  for (uint32_t layer = 0; layer < config.layers; ++layer) {
+    const uint32_t window = config.window_of(layer);
+    longest = std::max(longest, window == 0 ? UINT32_MAX - 1 : kv_window_blocks(window, shape.chunk));
+  }
+  uint32_t fits = shape.blocks_per_list, too_many = std::max(fits, std::min(most_blocks, longest)) + 1;
   while (fits + 1 < too_many) {
     const uint32_t middle = fits + (too_many - fits) / 2;
     LETHE_RETURN_IF_ERROR(measure({shape.chunk, middle}));

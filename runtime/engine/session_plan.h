@@ -35,9 +35,11 @@ struct SessionOptions {
 // What the cap is cut into. Everything else follows from the model and the options.
 struct SessionShape {
   uint32_t chunk = 0;            // most tokens of a step
-  uint32_t blocks_per_list = 0;  // KV blocks per (layer, KV head)
+  uint32_t blocks_per_list = 0;  // KV blocks per (layer, KV head); fewer where a window is shorter
   uint32_t cache_tokens() const { return blocks_per_list * kBlockSlots; }
 };
+// KV blocks of all lists together.
+uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape);
 
 struct SessionPlan {
   SessionShape shape;

@@ -188,6 +188,10 @@ Status Session::restore(const char* path) {
     }
     blocks += kv_blocks_of_tokens(length);
   }
+  if (blocks > kv_.block_count()) {
+    return Status::error(ErrorCode::kPromptTooLong, "%.140s holds %llu KV blocks, the cache of this session %u", path,
+                         static_cast<unsigned long long>(blocks), kv_.block_count());
+  }
   if (reader.left() != blocks * layout.block_bytes) return corrupt("its length does not match its lists");
   const uint8_t* content = reader.take(blocks * layout.block_bytes);
   const uint8_t* block_at = content;

@@ -8,6 +8,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/memory/arena.h"
+#include "runtime/model/activation.h"
 #include "runtime/model/frame.h"
 #include "runtime/model/quant_format.h"
 #include "runtime/os/file.h"
@@ -47,10 +48,9 @@ enum class Role : uint16_t {  // values of schema/model.fbs
 const char* role_name(Role role);  // "attention.q", ...; "unknown" for other values
 bool role_is_per_layer(Role role);
 
-enum class Norm : uint8_t { kRms = 0, kLayer = 1 };                                  // values of schema/model.fbs
-enum class Activation : uint8_t { kSilu = 0, kGeluTanh = 1, kGelu = 2, kRelu = 3 };  // values of schema/model.fbs
-const char* norm_name(Norm norm);                                                    // "rms-norm", ...
-const char* activation_name(Activation activation);                                  // "silu", ...
+enum class Norm : uint8_t { kRms = 0, kLayer = 1 };  // values of schema/model.fbs
+const char* norm_name(Norm norm);                    // "rms-norm", ...
+const char* activation_name(Activation activation);  // "silu", ...
 
 struct ModelConfig {
   char name[32];  // architecture of the source, NUL-terminated
@@ -72,6 +72,7 @@ struct ModelConfig {
 
   bool is_local(uint32_t layer) const { return (local_layers[layer / 64] >> (layer % 64) & 1) != 0; }
   void set_local(uint32_t layer) { local_layers[layer / 64] |= uint64_t{1} << (layer % 64); }
+  uint32_t window_of(uint32_t layer) const { return is_local(layer) ? window : 0; }  // 0: all tokens are seen
   float score_scale() const;
 };
 

@@ -96,6 +96,46 @@ TEST_CASE("manager: a window holds exactly the sinks and the newest tokens over 
   CHECK(m.manager.stats().evicted_tokens == 0);
 }
 
+// Layer 0 sees all, layer 1 a window of 40, layer 2 one that the pool cannot hold.
+TEST_CASE("manager: a layer with a window keeps what its queries see, and no more") {
+  Random rng(8);
+  const uint32_t windows[] = {0, 40, 5000}, step = 20, capacity = 320;
+  const uint32_t local_blocks = kv_window_blocks(40, step);
+  REQUIRE(local_blocks == 3);  // 39 before the step, up to 31 on their way out, 20 new
+  OwnedManager m({3, 1, 2, KvType::kF16, 2 * capacity / 32 + local_blocks, 0, capacity}, kWindowPolicy,
+                 {.sinks = 4, .windows = windows, .longest_step = step});
+  CHECK(m.manager.endless());
+  const KvPool& pool = m.owned.pool;
+  bool evicted = false;
+  while (m.position < 10'000) {
+    const uint32_t n = 1 + rng() % step;
+    const uint64_t evictions = m.manager.stats().evictions;
+    REQUIRE(m.step(n).ok());
+    REQUIRE(pool.check().ok());
+    const uint32_t local = pool.list(1, 0).length, global = pool.list(0, 0).length;
+    REQUIRE(pool.list(2, 0).length == global);
+    REQUIRE(local <= 39 + 31 + n);
+    REQUIRE(local >= std::min(m.position, 39 + n));  // all that the step's first query may see
+    REQUIRE(m.owned.list_equals(1, 0, local, [&](uint32_t rank) { return m.token_of(1, m.position - local + rank); }));
+    evicted = evicted || m.manager.stats().evictions > evictions;
+    if (!evicted) REQUIRE(global == m.position);
+    REQUIRE(m.owned.list_equals(
+        0, 0, global, [&](uint32_t rank) { return m.token_of(0, rank < 4 ? rank : m.position - global + rank); }));
+  }
+  CHECK(evicted);
+}
+
+TEST_CASE("manager: with windows in all layers a conversation goes on for ever, without evictions") {
+  const uint32_t windows[] = {40, 64};
+  OwnedManager m({2, 1, 2, KvType::kF16, kv_window_blocks(40, 8) + kv_window_blocks(64, 8), 0, 128}, kFullPolicy,
+                 {.sinks = 4, .windows = windows, .longest_step = 8});
+  CHECK(m.manager.endless());
+  while (m.position < 5'000) REQUIRE(m.step(8).ok());
+  CHECK(m.manager.stats().evictions == 0);
+  OwnedManager global({2, 1, 2, KvType::kF16, 8, 0}, kFullPolicy);
+  CHECK_FALSE(global.manager.endless());
+}
+
 TEST_CASE("manager: window with other sinks and low-water marks, at the edges of a small pool") {
   Random rng(7);
   for (const uint32_t sinks : {0u, 1u, 4u, 31u, 32u, 40u, 63u}) {

@@ -18,6 +18,8 @@ struct Shape {
   uint32_t hole_every = 0;  // about one hole in the positions per that many tokens before the step
   uint32_t rotary_dim = 0;  // 0: all of head_dim
   uint32_t first_position = 0;
+  uint32_t window = 0;
+  float softcap = 0;
 };
 
 // One KV list with random keys and values whose last tokens are the step, and the queries of the step.
@@ -115,6 +117,8 @@ struct AttentionCase {
         args.q_stride = static_cast<uint32_t>(stride);
         args.group = group;
         args.scale = 1 / std::sqrt(static_cast<float>(hd));
+        args.softcap = shape.softcap;
+        args.window = shape.window;
         args.rope = {nullptr, nullptr, inv_freq.data(), shape.rotary_dim};
         args.query_begin = begin;
         args.query_end = end;
@@ -149,8 +153,10 @@ struct AttentionCase {
       rotate(q.data(), place(rank));
       std::vector<double> p(rank + 1);
       for (uint32_t i = 0; i <= rank; ++i) {
-        const double score = std::inner_product(q.begin(), q.end(), &placed_keys[i * hd], 0.0);
-        p[i] = std::exp(score / std::sqrt(static_cast<double>(hd)));
+        if (shape.window != 0 && place(rank) - place(i) >= shape.window) continue;
+        const double dot = std::inner_product(q.begin(), q.end(), &placed_keys[i * hd], 0.0);
+        const double score = dot / std::sqrt(static_cast<double>(hd));
+        p[i] = std::exp(shape.softcap == 0 ? score : shape.softcap * std::tanh(score / shape.softcap));
       }
       const double total = std::accumulate(p.begin(), p.end(), 0.0);
       for (size_t d = 0; d < hd; ++d) {
@@ -201,6 +207,12 @@ std::vector<Shape> shapes() {
       for (const uint32_t tokens : {1u, 7u, 9u, 17u, 40u}) all.push_back({type, mode, 32, 2, 90, tokens, 9});
       all.push_back({type, mode, 80, 2, 65, 3, 9, 20});            // partial rotation
       all.push_back({type, mode, 64, 2, 65, 3, 9, 0, 3'000'000});  // far along in a stream
+      for (const uint32_t window : {1u, 8u, 31u, 33u, 100u, 1000u}) {
+        for (const uint32_t hole_every : {0u, 9u}) {
+          all.push_back({type, mode, 32, 2, 150, 40, hole_every, 0, 1'000, window, window == 33 ? 2.0f : 0.0f});
+        }
+      }
+      for (const float softcap : {0.5f, 2.0f, 50.0f}) all.push_back({type, mode, 64, 3, 70, 9, 9, 0, 0, 0, softcap});
     }
   }
   return all;
@@ -211,7 +223,8 @@ std::string describe(const Shape& s) {
          (s.mode == PositionMode::kRolling ? " rolling" : " absolute") + " head_dim " + std::to_string(s.head_dim) +
          " group " + std::to_string(s.group) + " length " + std::to_string(s.length) + " tokens " +
          std::to_string(s.tokens) + " holes 1/" + std::to_string(s.hole_every) + " at " +
-         std::to_string(s.first_position);
+         std::to_string(s.first_position) + " window " + std::to_string(s.window) + " softcap " +
+         std::to_string(s.softcap);
 }
 
 }  // namespace

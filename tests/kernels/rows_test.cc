@@ -47,6 +47,34 @@ TEST_CASE("rms_norm") {
   });
 }
 
+TEST_CASE("layer_norm, with and without a bias") {
+  for (const size_t n : kSizes) {
+    CAPTURE(n);
+    std::vector<float> x = random_floats(3 * n);
+    for (float& value : x) value += 3;  // a mean that matters
+    const std::vector<float> weight = random_floats(n), bias = random_floats(n);
+    for (const float* shift : {static_cast<const float*>(nullptr), bias.data()}) {
+      for_all_kernels([&](const Kernels& kernels) {
+        std::vector<float> y(3 * n), in_place = x;
+        kernels.layer_norm(x.data(), weight.data(), shift, 1e-5f, 3, n, y.data());
+        kernels.layer_norm(in_place.data(), weight.data(), shift, 1e-5f, 3, n, in_place.data());
+        REQUIRE(y == in_place);
+        for (size_t row = 0; row < 3; ++row) {
+          const float* in = &x[row * n];
+          double mean = 0, variance = 0;
+          for (size_t i = 0; i < n; ++i) mean += in[i] / static_cast<double>(n);
+          for (size_t i = 0; i < n; ++i) variance += (in[i] - mean) * (in[i] - mean) / static_cast<double>(n);
+          const double root = std::sqrt(variance + 1e-5);
+          for (size_t i = 0; i < n; ++i) {
+            const double expected = (in[i] - mean) / root * weight[i] + (shift == nullptr ? 0.0 : shift[i]);
+            require_close(y[row * n + i], expected, 2e-6, n == 1 ? 1e-3 : 1e-5);  // float sums around a mean of 3
+          }
+        }
+      });
+    }
+  }
+}
+
 TEST_CASE("quantise: the scale is max / 127, the quants are the nearest, the sum is theirs") {
   std::vector<float> x = random_floats(5 * 96, 3);
   std::fill_n(&x[32], 32, 0.0f);      // a group of zeros
@@ -98,15 +126,67 @@ TEST_CASE("rope rotates the pairs (i, i + half) and leaves the rest") {
   }
 }
 
-TEST_CASE("silu_mul, and with it exp, over the whole range") {
+TEST_CASE("the other activations, with and without a factor") {
+  const std::pair<Activation, double (*)(double)> kinds[] = {
+      {Activation::kGeluTanh,
+       [](double x) {
+         return 0.5 * x * (1 + std::tanh(std::sqrt(2 / 3.14159265358979) * (x + 0.044715 * x * x * x)));
+       }},
+      {Activation::kGelu, [](double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }},
+      {Activation::kRelu, [](double x) { return std::max(x, 0.0); }}};
+  for (const auto& [kind, expected] : kinds) {
+    for (const size_t n : kSizes) {
+      std::vector<float> gate(n), up = random_floats(n);
+      for (size_t i = 0; i < n; ++i) gate[i] = -12.0f + 24.0f * static_cast<float>(i) / static_cast<float>(n);
+      for_all_kernels([&](const Kernels& kernels) {
+        std::vector<float> plain(n), in_place_up = up;
+        kernels.activate(kind, gate.data(), nullptr, n, plain.data());
+        kernels.activate(kind, gate.data(), in_place_up.data(), n, in_place_up.data());
+        for (size_t i = 0; i < n; ++i) {
+          require_close(plain[i], expected(gate[i]), 1e-6, 5e-7);
+          require_close(in_place_up[i], expected(gate[i]) * up[i], 1e-6, 2e-6);
+        }
+      });
+    }
+    for_all_kernels([&](const Kernels& kernels) {
+      const float gate[] = {-1e20f, -1000, 1000, kInfinity, NAN};
+      float out[5];
+      kernels.activate(kind, gate, nullptr, 5, out);
+      CHECK(std::abs(out[0]) < 1e-30f);
+      CHECK(std::abs(out[1]) < 1e-30f);
+      CHECK(out[2] == 1000);
+      CHECK(out[3] == kInfinity);
+      CHECK(std::isnan(out[4]));
+    });
+  }
+}
+
+TEST_CASE("scale and softcap") {
+  for (const size_t n : kSizes) {
+    const std::vector<float> x = random_floats(n, 20);
+    for_all_kernels([&](const Kernels& kernels) {
+      std::vector<float> scaled = x, capped = x, wide = x;
+      kernels.scale(scaled.data(), 25.298f, n);
+      kernels.softcap(capped.data(), 30, n);
+      kernels.softcap(wide.data(), 1e6f, n);  // tanh near 0
+      for (size_t i = 0; i < n; ++i) {
+        REQUIRE(scaled[i] == x[i] * 25.298f);
+        require_close(capped[i], 30 * std::tanh(static_cast<double>(x[i]) / 30), 1e-6);
+        require_close(wide[i], 1e6 * std::tanh(static_cast<double>(x[i]) / 1e6), 1e-6);
+      }
+    });
+  }
+}
+
+TEST_CASE("silu, and with it exp, over the whole range") {
   for (const size_t n : kSizes) {
     std::vector<float> gate(n), up = random_floats(n);
     for (size_t i = 0; i < n; ++i) gate[i] = -86.5f + 173.0f * static_cast<float>(i) / static_cast<float>(n);
     for_all_kernels([&](const Kernels& kernels) {
       std::vector<float> out(n), in_place = gate, in_place_up = up;
-      kernels.silu_mul(gate.data(), up.data(), n, out.data());
-      kernels.silu_mul(in_place.data(), up.data(), n, in_place.data());
-      kernels.silu_mul(gate.data(), in_place_up.data(), n, in_place_up.data());
+      kernels.activate(Activation::kSilu, gate.data(), up.data(), n, out.data());
+      kernels.activate(Activation::kSilu, in_place.data(), up.data(), n, in_place.data());
+      kernels.activate(Activation::kSilu, gate.data(), in_place_up.data(), n, in_place_up.data());
       REQUIRE(out == in_place);
       REQUIRE(out == in_place_up);
       for (size_t i = 0; i < n; ++i) {
@@ -118,7 +198,7 @@ TEST_CASE("silu_mul, and with it exp, over the whole range") {
   for_all_kernels([&](const Kernels& kernels) {
     const float gate[] = {-1000, -89, 1000, 0, kInfinity, NAN}, up[] = {1, 1, 1, 1, 1, 1};
     float out[6];
-    kernels.silu_mul(gate, up, 6, out);
+    kernels.activate(Activation::kSilu, gate, up, 6, out);
     CHECK(std::abs(out[0]) < 1e-30f);
     CHECK(std::abs(out[1]) < 1e-30f);
     CHECK(out[2] == 1000);

@@ -168,18 +168,27 @@ void rotate_keys(const Key* keys, size_t head_dim, size_t half, const int32_t* s
   }
 }
 
-// One step of the online softmax over `rows` rows of 32 scores, of which the first n count: scores become what
-// multiplies the values, and factors what corrects the earlier sums. The scales, of int8 pools, may be null. In three
-// passes, so that rows overlap and the factors take one exp for kLanes rows.
-void softmax_step(float* scores, size_t rows, size_t n, const float* key_scale, const float* value_scale, float* max,
-                  float* sum, float* factors) {
+// Slots [begin, end) of a block, at least one: what a query sees of it.
+struct Slots {
+  uint32_t begin, end;
+};
+
+// One step of the online softmax over `rows` rows of 32 scores, of which `seen` count: scores become what multiplies
+// the values, and factors what corrects the earlier sums. The scales, of int8 pools, may be null. In three passes, so
+// that rows overlap and the factors take one exp for kLanes rows.
+void softmax_step(float* scores, size_t rows, Slots seen, float softcap, const float* key_scale,
+                  const float* value_scale, float* max, float* sum, float* factors) {
+  const size_t n = seen.end;
+  const VF cap = hn::Set(df, softcap);
   for (size_t row = 0; row < rows; ++row) {
     VF top = hn::Set(df, max[row]);
     for (size_t i = 0; i < n; i += kLanes) {
       float* at = scores + row * kBlockSlots + i;
       VF s = hn::LoadU(df, at);
       if (key_scale != nullptr) s = hn::Mul(s, hn::LoadU(df, key_scale + i));
+      if (softcap != 0) s = hn::Mul(cap, tanh_lanes(hn::Div(s, cap)));
       s = hn::IfThenElse(hn::FirstN(df, n - i), s, hn::Set(df, -kInfinity));
+      if (seen.begin > i) s = hn::IfThenElse(hn::FirstN(df, seen.begin - i), hn::Set(df, -kInfinity), s);
       hn::StoreU(s, df, at);
       top = hn::Max(top, s);
     }
@@ -233,23 +242,38 @@ class Attention {
  private:
   void visit(const uint8_t* block, uint32_t rank) {
     const uint32_t stored = std::min(kBlockSlots, args_.rank_end - rank);
-    const auto seen_by = [&](uint32_t t) {
+    const auto seen_by = [&](uint32_t t) -> Slots {
       const uint32_t ranks = args_.first_rank_of_step + t + 1;
-      return ranks <= rank ? 0 : std::min(stored, ranks - rank);
+      return {args_.window == 0 ? 0 : out_of_window(block, rank, stored, t),
+              ranks <= rank ? 0 : std::min(stored, ranks - rank)};
     };
-    if (seen_by(args_.query_end - 1) == 0) return;
+    const Slots of_first = seen_by(args_.query_begin), of_last = seen_by(args_.query_end - 1);
+    if (of_last.end == 0 || of_first.begin == stored) return;  // what the last sees not, and the first no more
     const auto* keys = reinterpret_cast<const Element*>(block + layout_.keys_offset);
     const float* rotated = args_.mode == PositionMode::kRolling ? place(block, keys, rank, stored) : nullptr;
-    if (seen_by(args_.query_begin) == stored) {
-      score_and_add(block, keys, rotated, 0, rows_, stored);
+    if (of_first.end == stored && of_last.begin == 0) {
+      score_and_add(block, keys, rotated, 0, rows_, {0, stored});
     } else {  // query by query, so that none touches what it does not see
       for (uint32_t t = args_.query_begin; t < args_.query_end; ++t) {
-        const uint32_t seen = seen_by(t);
-        if (seen != 0) {
-          score_and_add(block, keys, rotated, (t - args_.query_begin) * args_.group, args_.group, seen);
-        }
+        const Slots seen = seen_by(t);
+        if (seen.begin >= seen.end) continue;
+        score_and_add(block, keys, rotated, (t - args_.query_begin) * args_.group, args_.group, seen);
       }
     }
+  }
+
+  // How many of a block's first slots lie outside the window of query t. Positions increase along a list, so these are
+  // the ones from the front on.
+  uint32_t out_of_window(const uint8_t* block, uint32_t rank, uint32_t stored, uint32_t t) const {
+    const uint32_t query_rank = args_.first_rank_of_step + t;
+    if (args_.mode == PositionMode::kRolling) {
+      const uint32_t first_seen = query_rank + 1 > args_.window ? query_rank + 1 - args_.window : 0;
+      return first_seen <= rank ? 0 : std::min(stored, first_seen - rank);
+    }
+    const auto* positions = reinterpret_cast<const uint32_t*>(block + layout_.positions_offset);
+    const uint32_t query_position = query_rank + args_.query_delta;
+    const uint32_t first_seen = query_position + 1 > args_.window ? query_position + 1 - args_.window : 0;
+    return static_cast<uint32_t>(std::lower_bound(positions, positions + stored, first_seen) - positions);
   }
 
   // Rolling positions: brings queries and keys of a block to distances in ranks. A block that is one run needs other
@@ -269,9 +293,9 @@ class Attention {
     return rotated_keys_;
   }
 
-  // Adds the first n slots of a block to the results of `rows` rows from `row` on.
+  // Adds slots of a block to the results of `rows` rows from `row` on.
   void score_and_add(const uint8_t* block, const Element* keys, const float* rotated, size_t row, size_t rows,
-                     size_t n) {
+                     Slots seen) {
     const size_t head_dim = layout_.head_dim;
     const float* queries = queries_ + row * head_dim;
     if (rotated != nullptr) {
@@ -282,10 +306,11 @@ class Attention {
     const bool scaled = layout_.type == KvType::kInt8;
     const auto* key_scale = scaled ? reinterpret_cast<const float*>(block + layout_.key_scale_offset) : nullptr;
     const auto* value_scale = scaled ? reinterpret_cast<const float*>(block + layout_.value_scale_offset) : nullptr;
-    softmax_step(scores_, rows, n, key_scale, value_scale, args_.max + row, args_.sum + row, factors_);
+    softmax_step(scores_, rows, seen, args_.softcap, key_scale, value_scale, args_.max + row, args_.sum + row,
+                 factors_);
     const auto* values = reinterpret_cast<const Element*>(block + layout_.values_offset);
     multiply_rows<Element>(
-        {scores_, kBlockSlots, values, head_dim, rows, n, head_dim, factors_, args_.acc + row * head_dim});
+        {scores_, kBlockSlots, values, head_dim, rows, seen.end, head_dim, factors_, args_.acc + row * head_dim});
   }
 
   const AttendArgs& args_;

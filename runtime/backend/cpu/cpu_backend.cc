@@ -43,18 +43,23 @@ void CpuBackend::lay_out_activations(Arena& arena, const Model& model, const Pro
 
   const uint32_t half = config.rotary_dim / 2;
   const uint64_t group = config.heads / config.kv_heads;
+  rope_kinds_ = config.rope_local_base != 0 ? 2 : 1;
   activations_ = arena.take<uint8_t>(plan.total);
-  rope_cos_ = arena.take<float>(uint64_t{options.chunk} * half);
-  rope_sin_ = arena.take<float>(uint64_t{options.chunk} * half);
-  inv_freq_ = arena.take<float>(half);
+  rope_cos_ = arena.take<float>(uint64_t{rope_kinds_} * options.chunk * half);
+  rope_sin_ = arena.take<float>(uint64_t{rope_kinds_} * options.chunk * half);
+  inv_freq_ = arena.take<float>(rope_kinds_ * half);
   attend_scratch_ = arena.take<float>(options.threads * round_up(attend_scratch_floats(group, config.head_dim), 16));
   const uint64_t tile = std::min(options.chunk, kQueryTile);
   partials_ = arena.take<float>(uint64_t{partial_units(options.threads)} * parts_of(options.cache_tokens) *
                                 round_up(tile * group, 16) * (config.head_dim + 2));
   part_blocks_ = arena.take<uint32_t>(uint64_t{config.kv_heads} * parts_of(options.cache_tokens));
   append_blocks_ = arena.take<uint32_t>(uint64_t{config.kv_heads} * options.chunk);
+  const float* factors = vector(Role::kRopeFactors, 0);
   for (uint32_t i = 0; i < inv_freq_.size(); ++i) {
-    inv_freq_[i] = static_cast<float>(std::pow(static_cast<double>(config.rope_base), -2.0 * i / config.rotary_dim));
+    const bool local = i >= half;
+    const double base = static_cast<double>(local ? config.rope_local_base : config.rope_base);
+    const double factor = factors == nullptr || local ? 1.0 : static_cast<double>(factors[i]);
+    inv_freq_[i] = static_cast<float>(std::pow(base, -2.0 * (i % half) / config.rotary_dim) / factor);
   }
 }
 
@@ -98,30 +103,81 @@ void CpuBackend::parallel_ranges(uint32_t count, uint32_t grain, F f) {
       &context);
 }
 
-void CpuBackend::fill_rope(uint32_t first_position, uint32_t tokens) {
-  const size_t half = inv_freq_.size();
-  parallel_ranges(tokens, 16, [&](uint32_t begin, uint32_t end, uint32_t) {
+const float* CpuBackend::vector(Role role, uint32_t layer) const {
+  if (role == kNoBias) return nullptr;
+  const Tensor* tensor = model_->find(role, layer);
+  return tensor == nullptr ? nullptr : reinterpret_cast<const float*>(tensor->data);
+}
+
+void CpuBackend::embed(const StepInput& input, uint32_t first_position) {
+  const ModelConfig& config = model_->config();
+  const uint32_t width = config.embed_dim;
+  const auto tokens = static_cast<uint32_t>(input.tokens);
+  const Tensor* positions = model_->find(Role::kPositionEmbedding, 0);
+  float* hidden = floats(BufferId::kHidden);
+  parallel_ranges(tokens, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
+    float* rows = hidden + uint64_t{begin} * width;
+    const uint64_t count = uint64_t{end - begin} * width;
+    if (input.ids.empty()) {
+      std::copy_n(input.rows.data() + uint64_t{begin} * width, count, rows);
+    } else {
+      const MatrixView embedding = weight(Role::kTokenEmbedding, 0);
+      for (uint32_t t = begin; t < end; ++t) {
+        kernels_.embed_row(embedding, static_cast<uint32_t>(input.ids[t]), hidden + uint64_t{t} * width);
+      }
+      if (config.embedding_scale != 1) kernels_.scale(rows, config.embedding_scale, count);
+    }
+    if (positions == nullptr) return;
+    const MatrixView table = weight(Role::kPositionEmbedding, 0);
+    float* row = floats(BufferId::kNormed) + uint64_t{begin} * width;  // free until the first layer
     for (uint32_t t = begin; t < end; ++t) {
-      for (size_t i = 0; i < half; ++i) {
-        // In double: positions grow without end, and f32 angles would lose their fraction.
-        const double angle = (static_cast<double>(first_position) + t) * static_cast<double>(inv_freq_[i]);
-        rope_cos_[t * half + i] = static_cast<float>(std::cos(angle));
-        rope_sin_[t * half + i] = static_cast<float>(std::sin(angle));
+      kernels_.embed_row(table, first_position + t, row);
+      kernels_.add(hidden + uint64_t{t} * width, row, width);
+    }
+  });
+}
+
+void CpuBackend::fill_rope(uint32_t first_position, uint32_t tokens) {
+  const ModelConfig& config = model_->config();
+  const size_t half = config.rotary_dim / 2;
+  parallel_ranges(tokens, 16, [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t kind = 0; kind < rope_kinds_; ++kind) {
+      const double magnitude = kind == 0 ? static_cast<double>(config.rope_magnitude) : 1.0;
+      for (uint32_t t = begin; t < end; ++t) {
+        const size_t row = (size_t{kind} * options_.chunk + t) * half;
+        for (size_t i = 0; i < half; ++i) {
+          // In double: positions grow without end, and f32 angles would lose their fraction.
+          const double position = static_cast<double>(first_position) + t;
+          const double angle = position * static_cast<double>(inv_freq_[kind * half + i]);
+          rope_cos_[row + i] = static_cast<float>(std::cos(angle) * magnitude);
+          rope_sin_[row + i] = static_cast<float>(std::sin(angle) * magnitude);
+        }
       }
     }
   });
 }
 
-RopeTable CpuBackend::rope() const {
-  return {rope_cos_.data(), rope_sin_.data(), inv_freq_.data(), model_->config().rotary_dim};
+RopeTable CpuBackend::rope(uint32_t layer) const {
+  const ModelConfig& config = model_->config();
+  const size_t half = config.rotary_dim / 2;
+  const size_t kind = rope_kinds_ == 2 && config.is_local(layer) ? 1 : 0;
+  const size_t table = kind * options_.chunk * half;
+  return {rope_cos_.data() + table, rope_sin_.data() + table, inv_freq_.data() + kind * half, config.rotary_dim};
 }
 
-void CpuBackend::norm(const float* in, Role role, uint32_t layer, uint32_t rows, float* out) {
-  const auto* weight = reinterpret_cast<const float*>(model_->find(role, layer)->data);
-  const uint32_t width = model_->config().embed_dim;
-  parallel_ranges(rows, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
-    kernels_.rms_norm(in + uint64_t{begin} * width, weight, model_->config().norm_eps, end - begin, width,
-                      out + uint64_t{begin} * width);
+// `floats` is a multiple of the weight's length.
+void CpuBackend::norm(const float* in, Role weight, const float* bias, uint32_t layer, uint32_t floats, float* out) {
+  const ModelConfig& config = model_->config();
+  const Tensor& tensor = *model_->find(weight, layer);
+  const auto* factors = reinterpret_cast<const float*>(tensor.data);
+  const uint32_t width = tensor.cols;
+  parallel_ranges(floats / width, 1 + 4096 / width, [&](uint32_t begin, uint32_t end, uint32_t) {
+    const uint64_t at = uint64_t{begin} * width;
+    if (config.norm == Norm::kRms) {
+      kernels_.rms_norm(in + at, factors, config.norm_eps, end - begin, width, out + at);
+    } else {
+      kernels_.layer_norm(in + at, factors, bias, config.norm_eps, end - begin, width, out + at);
+    }
   });
 }
 
@@ -134,12 +190,19 @@ void CpuBackend::quantise(const float* in, uint32_t rows, uint32_t width) {
   });
 }
 
-void CpuBackend::linear(const MatrixView& weight, const float* in, uint32_t tokens, float* out, uint32_t out_stride) {
+void CpuBackend::linear(const MatrixView& weight, const float* bias, const float* in, uint32_t tokens, float* out,
+                        uint32_t out_stride) {
   const LinearArgs args{weight, in, quantised(options_.chunk), tokens, out, out_stride};
   const uint32_t panels = divide_up(weight.rows, kPanelRows);
   const uint64_t panel_work = panel_bytes(weight.format, weight.cols) * (1 + tokens / 4);
   const auto grain = static_cast<uint32_t>(std::max<uint64_t>(1, kLinearGrainBytes / panel_work));
-  parallel_ranges(panels, grain, [&](uint32_t begin, uint32_t end, uint32_t) { kernels_.linear(args, begin, end); });
+  parallel_ranges(panels, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
+    kernels_.linear(args, begin, end);
+    if (bias == nullptr) return;
+    const uint64_t row = uint64_t{begin} * kPanelRows;
+    const uint64_t rows = std::min<uint64_t>(uint64_t{end} * kPanelRows, weight.rows) - row;
+    for (uint32_t t = 0; t < tokens; ++t) kernels_.add(out + uint64_t{t} * out_stride + row, bias + row, rows);
+  });
 }
 
 void CpuBackend::store_kv(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position,
@@ -213,8 +276,10 @@ void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint3
                      .q = floats(step.in) + uint64_t{unit.head} * group * config.head_dim,
                      .q_stride = stride,
                      .group = group,
-                     .scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
-                     .rope = rope(),
+                     .scale = config.score_scale(),
+                     .softcap = config.attention_softcap,
+                     .window = config.window_of(layer),
+                     .rope = rope(layer),
                      .query_begin = unit.begin,
                      .query_end = unit.end,
                      .start_block = part_blocks_[unit.head * max_parts + part],
@@ -264,25 +329,29 @@ void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uin
   const ModelConfig& config = model_->config();
   const auto width = [&](BufferId id) { return program_->widths[static_cast<size_t>(id)]; };
   switch (step.op) {
-    case Op::kNorm: return norm(floats(step.in), step.weight, layer, tokens, floats(step.out));
+    case Op::kNorm:
+      return norm(floats(step.in), step.weight, vector(step.bias, layer), layer, tokens * width(step.in),
+                  floats(step.out));
     case Op::kQuantise: return quantise(floats(step.in), tokens, width(step.in));
     case Op::kLinear:
-      return linear(weight(step.weight, layer), floats(step.in), tokens, floats(step.out), width(step.out));
+      return linear(weight(step.weight, layer), vector(step.bias, layer), floats(step.in), tokens, floats(step.out),
+                    width(step.out));
     case Op::kRope:
       return parallel_ranges(tokens, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
-        RopeTable table = rope();
-        table.cos += begin * inv_freq_.size();
-        table.sin += begin * inv_freq_.size();
+        RopeTable table = rope(layer);
+        table.cos += begin * (table.rotary_dim / 2);
+        table.sin += begin * (table.rotary_dim / 2);
         kernels_.rope(floats(step.in) + uint64_t{begin} * width(step.in), end - begin, width(step.in),
                       width(step.in) / config.head_dim, config.head_dim, table);
       });
     case Op::kStoreKv: return store_kv(step, layer, tokens, first_position, kv);
     case Op::kAttend: return attend(step, layer, tokens, first_position, kv);
-    case Op::kSiluMul:
+    case Op::kActivate:
       return parallel_ranges(tokens, 4, [&](uint32_t begin, uint32_t end, uint32_t) {
         const uint64_t at = uint64_t{begin} * width(step.in);
-        kernels_.silu_mul(floats(step.in) + at, floats(step.in2) + at, uint64_t{end - begin} * width(step.in),
-                          floats(step.out) + at);
+        kernels_.activate(config.activation, floats(step.in) + at,
+                          step.in2 == BufferId::kNone ? nullptr : floats(step.in2) + at,
+                          uint64_t{end - begin} * width(step.in), floats(step.out) + at);
       });
     case Op::kAdd:
       return parallel_ranges(tokens, 16, [&](uint32_t begin, uint32_t end, uint32_t) {
@@ -292,18 +361,12 @@ void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uin
   }
 }
 
-Status CpuBackend::run_layers(std::span<const int32_t> ids, uint32_t first_position, const KvPool& kv,
+Status CpuBackend::run_layers(const StepInput& input, uint32_t first_position, const KvPool& kv,
                               const std::atomic<bool>& cancelled) {
-  const auto tokens = static_cast<uint32_t>(ids.size());
   const uint32_t layers = model_->config().layers;
-  const MatrixView embedding = weight(Role::kTokenEmbedding, 0);
+  const auto tokens = static_cast<uint32_t>(input.tokens);
   fill_rope(first_position, tokens);
-  parallel_ranges(tokens, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
-    for (uint32_t t = begin; t < end; ++t) {
-      kernels_.embed_row(embedding, static_cast<uint32_t>(ids[t]),
-                         floats(BufferId::kHidden) + uint64_t{t} * embedding.cols);
-    }
-  });
+  embed(input, first_position);
   for (uint32_t layer = 0; layer < layers; ++layer) {
     for (uint32_t i = 0; i < program_->step_count; ++i) {
       if (cancelled.load(std::memory_order_relaxed)) {
@@ -316,13 +379,19 @@ Status CpuBackend::run_layers(std::span<const int32_t> ids, uint32_t first_posit
 }
 
 void CpuBackend::run_head(uint32_t row, uint32_t rows) {
-  const uint32_t width = model_->config().embed_dim;
+  const ModelConfig& config = model_->config();
+  const uint32_t width = config.embed_dim;
   const Role role = model_->find(Role::kOutput, 0) != nullptr ? Role::kOutput : Role::kTokenEmbedding;  // tied
   const MatrixView output = weight(role, 0);
   float* normed = floats(BufferId::kNormed);
-  norm(floats(BufferId::kHidden) + uint64_t{row} * width, Role::kOutputNorm, 0, rows, normed);
+  norm(floats(BufferId::kHidden) + uint64_t{row} * width, Role::kOutputNorm, vector(Role::kOutputNormBias, 0), 0,
+       rows * width, normed);
   if (is_quantised(output.format)) quantise(normed, rows, width);
-  linear(output, normed, rows, logits_.data(), vocab_);
+  linear(output, nullptr, normed, rows, logits_.data(), vocab_);
+  if (config.logit_softcap == 0) return;
+  parallel_ranges(rows * vocab_, 1 << 14, [&](uint32_t begin, uint32_t end, uint32_t) {
+    kernels_.softcap(logits_.data() + begin, config.logit_softcap, end - begin);
+  });
 }
 
 }  // namespace lethe::cpu

@@ -34,6 +34,18 @@ struct BufferPlan {
   uint64_t total;
 };
 
+// What goes into the first layer: the ids of tokens, or rows that stand in for their embeddings.
+struct StepInput {
+  std::span<const int32_t> ids;
+  std::span<const float> rows;  // [tokens][embed_dim], used when `ids` is empty
+  size_t tokens;
+
+  StepInput part(size_t begin, size_t count) const {
+    const size_t width = rows.size() / tokens;
+    return {ids.empty() ? ids : ids.subspan(begin, count), rows.subspan(begin * width, count * width), count};
+  }
+};
+
 // One thread at a time. Lives in the session's block; stop() must be called before that block goes.
 class CpuBackend {
  public:
@@ -46,9 +58,9 @@ class CpuBackend {
   Status start();
   void stop() { pool_.stop(); }
 
-  // Runs all layers over the tokens `ids` (1..chunk) that begin at `first_position`; `kv` has an append of as many
+  // Runs all layers over the tokens of `input` (1..chunk) that begin at `first_position`; `kv` has an append of as many
   // tokens under way, which the caller commits or rolls back. kCancelled when `cancelled` became true.
-  Status run_layers(std::span<const int32_t> ids, uint32_t first_position, const KvPool& kv,
+  Status run_layers(const StepInput& input, uint32_t first_position, const KvPool& kv,
                     const std::atomic<bool>& cancelled);
   // Logits of rows [row, row + rows) of the last step: logits(0) ... logits(rows - 1). rows <= logit_rows.
   void run_head(uint32_t row, uint32_t rows);
@@ -61,12 +73,15 @@ class CpuBackend {
   QuantisedRows quantised(uint32_t tokens) const;
   MatrixView weight(Role role, uint32_t layer) const;
 
+  void embed(const StepInput& input, uint32_t first_position);
   void fill_rope(uint32_t first_position, uint32_t tokens);
-  RopeTable rope() const;
+  RopeTable rope(uint32_t layer) const;
   void run_step(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
-  void norm(const float* in, Role role, uint32_t layer, uint32_t rows, float* out);
+  const float* vector(Role role, uint32_t layer) const;  // null when the model has none
+  void norm(const float* in, Role weight, const float* bias, uint32_t layer, uint32_t floats, float* out);
   void quantise(const float* in, uint32_t rows, uint32_t width);
-  void linear(const MatrixView& weight, const float* in, uint32_t tokens, float* out, uint32_t out_stride);
+  void linear(const MatrixView& weight, const float* bias, const float* in, uint32_t tokens, float* out,
+              uint32_t out_stride);
   void store_kv(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
   void attend(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
 
@@ -83,8 +98,9 @@ class CpuBackend {
   uint32_t vocab_ = 0;
 
   std::span<uint8_t> activations_;        // plan_.total
-  std::span<float> rope_cos_, rope_sin_;  // [chunk][rotary_dim/2]
-  std::span<float> inv_freq_;             // [rotary_dim/2]
+  uint32_t rope_kinds_ = 1;               // 2 when local layers are rotated differently: 0 global, 1 local
+  std::span<float> rope_cos_, rope_sin_;  // [rope_kinds][chunk][rotary_dim/2]
+  std::span<float> inv_freq_;             // [rope_kinds][rotary_dim/2]
   std::span<float> attend_scratch_;       // [threads][attend_scratch_floats]
   std::span<float> partials_;             // [units][parts][tile][group][head_dim + 2]
   std::span<uint32_t> part_blocks_;       // [kv_heads][parts]

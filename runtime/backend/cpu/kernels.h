@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "runtime/cache/kv_layout.h"
+#include "runtime/model/activation.h"
 #include "runtime/model/quant_format.h"
 
 namespace lethe::cpu {
@@ -66,7 +67,8 @@ struct StoreKvArgs {
 };
 
 // Attention of a tile of queries over a span of one KV list, with an online softmax (Milakov & Gimelshein 2018).
-// Covers the `group` query heads that share the KV head. Query t of the step sees ranks <= first_rank_of_step + t.
+// Covers the `group` query heads that share the KV head. Query t of the step sees ranks <= first_rank_of_step + t; with
+// a window only those at a distance below it, counted as `mode` counts distances.
 //
 // Positions: queries and keys are rotated at their absolute positions. With PositionMode::kRolling a key's distance
 // is counted in ranks: a run of slots with constant (position - rank) = d needs the query rotated by the extra angle
@@ -75,12 +77,14 @@ struct AttendArgs {
   KvPoolView pool;
   KvList list;  // with the step's own tokens already stored and counted
   PositionMode mode;
-  uint32_t query_delta;         // kRolling: (position - rank) of the step's tokens
+  uint32_t query_delta;         // (position - rank) of the step's tokens
   uint32_t first_rank_of_step;  // rank of the step's token 0
   const float* q;               // [M][q_stride], rotated, offset to the group's first query head; heads adjacent
   uint32_t q_stride;            // floats
   uint32_t group;               // query heads per KV head (GQA)
   float scale;                  // usually 1 / sqrt(head_dim)
+  float softcap;                // scores become softcap * tanh(score / softcap); 0: they stay (Gemma 2, section 2)
+  uint32_t window;              // 0: all are seen
   RopeTable rope;
   uint32_t query_begin, query_end;  // tile of tokens of the step, at most kQueryTile
   uint32_t start_block;             // block where the span begins (walked through pool.next)
@@ -121,6 +125,9 @@ struct Kernels {
   void (*embed_row)(const MatrixView& table, uint32_t id, float* out);
   // y = x / sqrt(mean(x^2) + eps) * weight, row by row. y may be x.                            x, y [M][n]
   void (*rms_norm)(const float* x, const float* weight, float eps, size_t rows, size_t n, float* y);
+  // y = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, row by row; `bias` may be null. y may be x. [M][n]
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, size_t rows, size_t n,
+                     float* y);
   // Rows of x to int8 groups.                                                                  x [M][K]
   void (*quantise)(const float* x, size_t rows, size_t k, QuantisedRows out);
   void (*linear)(const LinearArgs& args, uint32_t panel_begin, uint32_t panel_end);
@@ -129,10 +136,14 @@ struct Kernels {
   void (*store_kv)(const StoreKvArgs& args);
   void (*attend)(const AttendArgs& args);
   void (*merge)(const MergeArgs& args);
-  // out = silu(gate) * up; out may be gate or up.                                              [n]
-  void (*silu_mul)(const float* gate, const float* up, size_t n, float* out);
+  // out = activation(gate) * up; `up` may be null: no factor. out may be gate or up.           [n]
+  void (*activate)(Activation activation, const float* gate, const float* up, size_t n, float* out);
   // x += y.                                                                                    [n]
   void (*add)(float* x, const float* y, size_t n);
+  // x *= factor.                                                                               [n]
+  void (*scale)(float* x, float factor, size_t n);
+  // x = cap * tanh(x / cap).                                                                   [n]
+  void (*softcap)(float* x, float cap, size_t n);
   // Index and value of the largest logit; the lowest index wins ties. NaN never wins; all NaN gives id n. [n]
   TopLogit (*argmax)(const float* logits, size_t n);
   // log(sum(exp(logits))) in a stable way.                                                     [n]

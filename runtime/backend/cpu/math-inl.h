@@ -30,6 +30,36 @@ HWY_INLINE VF exp_lanes(VF x) {
   return hn::IfThenZeroElse(hn::Lt(x, lowest), hn::Mul(p, power));
 }
 
+// tanh(x) within about 3 ulp (Cephes, tanhf: a polynomial near 0, 1 - 2 / (exp(2x) + 1) elsewhere).
+HWY_INLINE VF tanh_lanes(VF x) {
+  const VF one = hn::Set(df, 1.0f);
+  const VF magnitude = hn::Abs(x);
+  const VF t = exp_lanes(hn::Mul(magnitude, hn::Set(df, -2.0f)));
+  const VF far = hn::CopySign(hn::Div(hn::Sub(one, t), hn::Add(one, t)), x);
+  const VF z = hn::Mul(x, x);
+  VF p = hn::Set(df, -5.70498872745e-3f);
+  p = hn::MulAdd(p, z, hn::Set(df, 2.06390887954e-2f));
+  p = hn::MulAdd(p, z, hn::Set(df, -5.37397155531e-2f));
+  p = hn::MulAdd(p, z, hn::Set(df, 1.33314422036e-1f));
+  p = hn::MulAdd(p, z, hn::Set(df, -3.33332819422e-1f));
+  const VF near = hn::MulAdd(hn::Mul(p, z), x, x);
+  return hn::IfThenElse(hn::Lt(magnitude, hn::Set(df, 0.625f)), near, far);
+}
+
+// The normal distribution up to x, (1 + erf(x / sqrt(2))) / 2, within 1e-7 (Abramowitz & Stegun 7.1.26).
+HWY_INLINE VF normal_cdf_lanes(VF x) {
+  const VF one = hn::Set(df, 1.0f);
+  const VF y = hn::Mul(hn::Abs(x), hn::Set(df, 0.70710678f));
+  const VF t = hn::Div(one, hn::MulAdd(y, hn::Set(df, 0.3275911f), one));
+  VF p = hn::Set(df, 1.061405429f);
+  p = hn::MulAdd(p, t, hn::Set(df, -1.453152027f));
+  p = hn::MulAdd(p, t, hn::Set(df, 1.421413741f));
+  p = hn::MulAdd(p, t, hn::Set(df, -0.284496736f));
+  p = hn::MulAdd(p, t, hn::Set(df, 0.254829592f));
+  const VF tail = hn::Mul(hn::Mul(hn::Set(df, 0.5f), hn::Mul(p, t)), exp_lanes(hn::Neg(hn::Mul(y, y))));
+  return hn::IfThenElse(hn::Lt(x, hn::Zero(df)), tail, hn::Sub(one, tail));
+}
+
 HWY_INLINE float exp_one(float x) { return hn::GetLane(exp_lanes(hn::Set(df, x))); }
 
 // Sine and cosine of an angle in units of 2^-32 turns: reduction is exact, whatever the angle. Error about 3e-7.

@@ -27,6 +27,18 @@ void rms_norm(const float* x, const float* weight, float eps, size_t rows, size_
   }
 }
 
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, size_t rows, size_t n, float* y) {
+  for (size_t row = 0; row < rows; ++row, x += n, y += n) {
+    double mean = 0, variance = 0;
+    for (size_t i = 0; i < n; ++i) mean += static_cast<double>(x[i]) / static_cast<double>(n);
+    for (size_t i = 0; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean) / static_cast<double>(n);
+    const double scale = 1.0 / std::sqrt(variance + eps);
+    for (size_t i = 0; i < n; ++i) {
+      y[i] = static_cast<float>((x[i] - mean) * scale * weight[i] + (bias == nullptr ? 0.0 : bias[i]));
+    }
+  }
+}
+
 void quantise(const float* x, size_t rows, size_t k, QuantisedRows out) {
   for (size_t group = 0; group < rows * k / kGroup; ++group) {
     const float* in = x + group * kGroup;
@@ -165,7 +177,8 @@ double score(const AttendArgs& args, const float* q, const uint8_t* block, size_
     sum += low * stored_key(layout, block, slot, i) + high * stored_key(layout, block, slot, i + half);
   }
   for (size_t d = 2 * half; d < layout.head_dim; ++d) sum += q[d] * stored_key(layout, block, slot, d);
-  return sum * args.scale;
+  sum *= args.scale;
+  return args.softcap == 0 ? sum : args.softcap * std::tanh(sum / args.softcap);
 }
 
 // Calls visit(block, slot, shift) for the ranks of the span that query t sees.
@@ -180,6 +193,9 @@ void for_each_seen(const AttendArgs& args, uint32_t t, const Visit& visit) {
     const uint32_t slot = rank % kBlockSlots;
     const uint32_t delta = reinterpret_cast<const uint32_t*>(block + layout.positions_offset)[slot] - rank;
     const bool rolling = args.mode == PositionMode::kRolling;
+    const uint32_t rank_distance = args.first_rank_of_step + t - rank;
+    const uint32_t distance = rolling ? rank_distance : rank_distance + args.query_delta - delta;
+    if (args.window != 0 && distance >= args.window) continue;
     visit(block, slot, rolling ? static_cast<int32_t>(delta - args.query_delta) : 0);
   }
 }
@@ -234,12 +250,33 @@ void merge(const MergeArgs& args) {
   }
 }
 
-void silu_mul(const float* gate, const float* up, size_t n, float* out) {
-  for (size_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+double activation_of(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kSilu: return x / (1 + std::exp(-x));
+    case Activation::kGeluTanh: return x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))) / 2;
+    case Activation::kGelu: return x * (1 + std::erf(x * 0.7071067811865476)) / 2;
+    case Activation::kRelu: return x < 0 ? 0 : x;
+  }
+  return x;
+}
+
+void activate(Activation activation, const float* gate, const float* up, size_t n, float* out) {
+  for (size_t i = 0; i < n; ++i) {
+    const double factor = up == nullptr ? 1.0 : static_cast<double>(up[i]);
+    out[i] = static_cast<float>(activation_of(activation, gate[i]) * factor);
+  }
 }
 
 void add(float* x, const float* y, size_t n) {
   for (size_t i = 0; i < n; ++i) x[i] += y[i];
+}
+
+void scale(float* x, float factor, size_t n) {
+  for (size_t i = 0; i < n; ++i) x[i] *= factor;
+}
+
+void softcap(float* x, float cap, size_t n) {
+  for (size_t i = 0; i < n; ++i) x[i] = static_cast<float>(cap * std::tanh(static_cast<double>(x[i]) / cap));
 }
 
 TopLogit argmax(const float* logits, size_t n) {
@@ -262,14 +299,17 @@ constexpr Kernels kReference{
     .name = "reference",
     .embed_row = embed_row,
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
     .quantise = quantise,
     .linear = linear,
     .rope = rope,
     .store_kv = store_kv,
     .attend = attend,
     .merge = merge,
-    .silu_mul = silu_mul,
+    .activate = activate,
     .add = add,
+    .scale = scale,
+    .softcap = softcap,
     .argmax = argmax,
     .log_sum_exp = log_sum_exp,
 };

@@ -7,7 +7,7 @@ namespace lethe::cpu {
 
 void set_simd_linear(Kernels& kernels);
 void set_simd_attention(Kernels& kernels);  // store_kv, attend, merge
-void set_simd_rows(Kernels& kernels);       // rms_norm, quantise, rope, silu_mul, add
+void set_simd_rows(Kernels& kernels);       // all that rows.cc has
 void set_simd_logits(Kernels& kernels);     // name, argmax, log_sum_exp
 
 }  // namespace lethe::cpu

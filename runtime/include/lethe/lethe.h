@@ -175,6 +175,11 @@ LETHE_API lethe_code lethe_model_token_bytes(const lethe_model* model, int32_t i
 /* Appends tokens to the conversation and leaves the logits of the last one. n == 0 is an error. With policy "full" a
  * sequence that does not fit is refused before anything changes. A failure in the middle leaves the finished chunks. */
 LETHE_API lethe_code lethe_session_feed(lethe_session* session, const int32_t* ids, size_t n, lethe_error* error);
+/* As lethe_session_feed, with rows that stand in for the embeddings of tokens, as they enter the first layer (what a
+ * vision or decision model gives).
+ *   rows [n][embed_dim of lethe_model_info]   finite */
+LETHE_API lethe_code lethe_session_feed_embeddings(lethe_session* session, const float* rows, size_t n,
+                                                   lethe_error* error);
 /* Tokenises and appends. `*fed` (may be NULL) is the number of tokens. Text that gives no token is an error, and so is
  * one with a stretch of over 4,096 bytes that the model's pre-tokenizer does not split (LETHE_ERROR_PROMPT_TOO_LONG);
  * then nothing is fed. */
@@ -255,7 +260,7 @@ typedef struct lethe_stats {
   size_t struct_size;
   uint64_t position;                               /* tokens of the conversation so far, forgotten ones included */
   uint32_t cached_tokens;                          /* longest list of any KV head */
-  uint64_t prefill_tokens, prefill_ns;             /* by feed, feed_text, feed_turn, score */
+  uint64_t prefill_tokens, prefill_ns;             /* by all that feeds, and by score */
   uint64_t decode_tokens, decode_ns;               /* by generate: sampling included, callbacks not */
   uint64_t evictions, evicted_tokens, eviction_ns; /* tokens: the mean over layers and KV heads */
 } lethe_stats;

@@ -170,6 +170,10 @@ class Session {
 
   // Appends text or tokens to the conversation. `flags`: LETHE_TEXT_*; `fed` (may be null): tokens.
   Error feed(const int32_t* ids, size_t count) { return Error::of(lethe_session_feed, handle_, ids, count); }
+  // rows [count][embed_dim]
+  Error feed_embeddings(const float* rows, size_t count) {
+    return Error::of(lethe_session_feed_embeddings, handle_, rows, count);
+  }
   Error feed_text(std::string_view text, uint32_t flags = 0, size_t* fed = nullptr) {
     return Error::of(lethe_session_feed_text, handle_, text.data(), text.size(), flags, fed);
   }
