@@ -59,6 +59,35 @@ TEST_CASE("session: feeding in pieces, at once, or as text gives the same bits")
   }
 }
 
+TEST_CASE("session: rows of the embedding, fed as embeddings, are the tokens themselves") {
+  TinyOptions shape;
+  const GgufSource source = tiny_gguf(shape);
+  const OpenModel model(pack_source(source));
+  GgufSource copy = source;
+  const std::vector<float> table = reference_dequantise(GgmlType::kF32, copy.tensor("token_embd.weight").data);
+  const Ids ids = random_ids(40, kVocab, 3);
+  std::vector<float> rows;
+  for (const int32_t id : ids) {
+    const auto row = table.begin() + ptrdiff_t{id} * shape.embed_dim;
+    rows.insert(rows.end(), row, row + shape.embed_dim);
+  }
+  OpenSession by_ids(model, full_options(64)), by_rows(model, full_options(64));
+  const Logits expected = feed(*by_ids, ids);
+  const std::span<const float> all = rows;
+  feed(*by_rows, std::span(ids).first(3));  // both kinds in one conversation
+  REQUIRE(by_rows->feed_embeddings(all.subspan(3 * shape.embed_dim)).ok());
+  CHECK(logits_of(*by_rows) == expected);
+  CHECK(by_rows->stats().position == 40);
+
+  check_error(by_rows->feed_embeddings({}), ErrorCode::kInvalidArgument, "0 floats are not one or more embeddings");
+  check_error(by_rows->feed_embeddings(all.first(63)), ErrorCode::kInvalidArgument, "63 floats");
+  check_error(by_rows->feed_embeddings(all.first(25 * 64)), ErrorCode::kKvFull, "25 tokens do not fit");
+  rows[64 + 5] = NAN;
+  check_error(by_rows->feed_embeddings(all.first(128)), ErrorCode::kInvalidArgument,
+              "embedding 1: value 5 is not finite");
+  CHECK(by_rows->stats().position == 40);
+}
+
 TEST_CASE("session: policy full refuses a whole sequence before anything changes") {
   const OpenModel model(tiny_model_path(GgmlType::kF32));
   OpenSession session(model, full_options(64));
