@@ -27,6 +27,8 @@ TEST_CASE("the summary is the model's") {
   const Finished table = run_cli({"inspect", tiny_model()});
   CHECK(table.status == 0);
   CHECK(table.out.find("f32-vector") != std::string::npos);
+  const Finished tensors = run_cli({"inspect", tiny_model(), "--tensors"});
+  CHECK(std::count(tensors.out.begin(), tensors.out.end(), '\n') == 1 + 2 + 9 * tiny.layers);
 }
 
 TEST_CASE("--verify finds a flipped bit that opening does not read") {
@@ -36,6 +38,49 @@ TEST_CASE("--verify finds a flipped bit that opening does not read") {
   write_file(file, bytes);
   CHECK(run_cli({"inspect", file}).status == 0);
   check_refused(run_cli({"inspect", file, "--verify"}), 1, "corrupt_model", "segment");
+}
+
+TEST_CASE("--diff measures how far two files are apart") {
+  TinyOptions options;
+  const GgufSource source = tiny_gguf(options);
+  const auto pack = [](GgufSource from) {
+    const std::string gguf = temporary_path(".gguf"), out = temporary_path(".lethe");
+    write_file(gguf, from.bytes());
+    REQUIRE(run_cli({"pack", gguf, "-o", out}).status == 0);
+    return out;
+  };
+  const std::string a = pack(source);
+  GgufSource changed = source;  // one weight of one tensor, by 3
+  std::string& data = changed.tensor("blk.1.ffn_up.weight").data;
+  float weight;
+  memcpy(&weight, data.data() + 4 * 100, 4);
+  weight += 3;
+  memcpy(data.data() + 4 * 100, &weight, 4);
+  const std::string b = pack(changed);
+
+  const Json same = run_json({"inspect", a, "--diff", a, "--json"});
+  CHECK(same["equal"] == 2 + 9 * options.layers);
+  const Json json = run_json({"inspect", a, "--diff", b, "--json"});
+  CHECK(json["equal"] == 1 + 9 * options.layers);
+  CHECK(json["unmatched"].empty());
+  for (const Json& tensor : json["tensors"]) {
+    const bool is_changed = tensor["role"] == "ffn.up" && tensor["layer"] == 1;
+    CHECK(tensor["max_abs"].get<double>() == doctest::Approx(is_changed ? 3 : 0));
+    const double values = options.ffn_dim * options.embed_dim;
+    if (is_changed) CHECK(tensor["rms"].get<double>() == doctest::Approx(3 / std::sqrt(values)));
+  }
+  const Finished table = run_cli({"inspect", a, "--diff", b});
+  CHECK(table.out.find("ffn.up") != std::string::npos);
+  CHECK(table.out.find("attention.q") == std::string::npos);  // equal tensors are only counted
+
+  TinyOptions untied = options, wider = options;
+  untied.tied = false;
+  wider.ffn_dim = 128;
+  const Json other = run_json({"inspect", a, "--diff", pack(tiny_gguf(untied)), "--json"});
+  REQUIRE(other["unmatched"].size() == 1);
+  CHECK(other["unmatched"][0] == "output of layer 0 is only in the other file");
+  check_refused(run_cli({"inspect", a, "--diff", pack(tiny_gguf(wider))}), 2, "invalid_argument", "not the same model");
+  check_refused(run_cli({"inspect", a, "--diff", b, "--verify"}), 2, "invalid_argument", "give one");
 }
 
 TEST_CASE("--tokenize prints ids and pieces that spell the text") {

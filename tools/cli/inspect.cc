@@ -11,6 +11,7 @@
 #include "tools/cli/commands.h"
 #include "tools/cli/failure.h"
 #include "tools/cli/input.h"
+#include "tools/cli/inspect_diff.h"
 #include "tools/cli/json_writer.h"
 #include "tools/cli/options.h"
 #include "tools/cli/terminal.h"
@@ -21,8 +22,8 @@ namespace {
 
 struct InspectOptions {
   std::string model;
-  std::optional<std::string> tokenize, tokenize_lines;
-  bool verify = false, json = false;
+  std::optional<std::string> tokenize, tokenize_lines, diff;
+  bool verify = false, tensors = false, json = false;
 };
 
 struct CloseModel {
@@ -74,10 +75,23 @@ void write_json(const Model& model, const lethe_model_info& info, bool verified)
       .member("ffn_dim", config.ffn_dim)
       .member("vocab", config.vocab)
       .member("context_length", config.context_length)
+      .member("norm", norm_name(config.norm))
       .member("norm_eps", static_cast<double>(config.norm_eps))
-      .member("rope_base", static_cast<double>(config.rope_base))
+      .member("activation", activation_name(config.activation))
       .member("rotary_dim", config.rotary_dim)
-      .end_object();
+      .member("rope_base", static_cast<double>(config.rope_base))
+      .member("rope_local_base", static_cast<double>(config.rope_local_base))
+      .member("rope_scaling", static_cast<const char*>(config.rope_scaling))
+      .member("window", config.window)
+      .member("attention_scale", static_cast<double>(config.score_scale()))
+      .member("attention_softcap", static_cast<double>(config.attention_softcap))
+      .member("logit_softcap", static_cast<double>(config.logit_softcap))
+      .member("embedding_scale", static_cast<double>(config.embedding_scale));
+  json.key("local_layers").begin_array();
+  for (uint32_t layer = 0; layer < config.layers; ++layer) {
+    if (config.is_local(layer)) json.value(layer);
+  }
+  json.end_array().end_object();
   json.key("formats").begin_object();
   const auto totals = totals_by_format(model);
   for (size_t format = 0; format < totals.size(); ++format) {
@@ -119,6 +133,36 @@ void write_json(const Model& model, const lethe_model_info& info, bool verified)
   json.end_object().finish();
 }
 
+// "RoPE base 1e+06 over 256 of 256 dimensions (local layers 10000)".
+void print_positions(const ModelConfig& config) {
+  printf("trained for   %s tokens, ", with_separators(config.context_length).c_str());
+  if (config.rotary_dim == 0) {
+    printf("no RoPE\n");
+    return;
+  }
+  printf("RoPE base %g over %u of %u dimensions", static_cast<double>(config.rope_base), config.rotary_dim,
+         config.head_dim);
+  if (config.rope_scaling[0] != '\0') printf(", %s", config.rope_scaling);
+  if (config.rope_local_base != 0) printf(", local layers %g", static_cast<double>(config.rope_local_base));
+  printf("\n");
+}
+
+void print_windows(const ModelConfig& config) {
+  if (config.window == 0) return;
+  uint32_t local = 0;
+  for (uint32_t layer = 0; layer < config.layers; ++layer) local += config.is_local(layer) ? 1 : 0;
+  printf("windows       %u of %u layers see %s tokens\n", local, config.layers, with_separators(config.window).c_str());
+}
+
+void print_tensors(const Model& model) {
+  Table table({"tensor", "layer", "format", "rows", "columns", "bytes"});
+  for (const Tensor& tensor : model.tensors()) {
+    table.row({role_name(tensor.role), std::to_string(tensor.layer), weight_format_name(tensor.format),
+               with_separators(tensor.rows), with_separators(tensor.cols), with_separators(tensor.bytes)});
+  }
+  table.print();
+}
+
 void print(const Model& model, const lethe_model_info& info, bool verified) {
   const ModelConfig& config = model.config();
   const TokenizerData& tokenizer = model.tokenizer();
@@ -127,11 +171,11 @@ void print(const Model& model, const lethe_model_info& info, bool verified) {
   const auto [source_size, source] = text(provenance.source);
   const auto [packer_size, packer] = text(provenance.packer);
   const auto [options_size, options] = text(provenance.options);
-  printf("architecture  %s: %u layers, width %u, %u heads (%u KV) of %u, FFN %u\n", config.name, config.layers,
-         config.embed_dim, config.heads, config.kv_heads, config.head_dim, config.ffn_dim);
-  printf("trained for   %s tokens, RoPE base %g over %u of %u dimensions\n",
-         with_separators(config.context_length).c_str(), static_cast<double>(config.rope_base), config.rotary_dim,
-         config.head_dim);
+  printf("architecture  %s: %u layers, width %u, %u heads (%u KV) of %u, FFN %u, %s, %s\n", config.name, config.layers,
+         config.embed_dim, config.heads, config.kv_heads, config.head_dim, config.ffn_dim, norm_name(config.norm),
+         activation_name(config.activation));
+  print_positions(config);
+  print_windows(config);
   printf("vocabulary    %s tokens, %zu special, %s chat template, %s BOS\n", with_separators(config.vocab).c_str(),
          tokenizer.specials.size(), tokenizer.chat_template.empty() ? "no" : "with", tokenizer.add_bos ? "with" : "no");
   printf("memory        %s in the file (mapped), %s private, %s of f16 cache a token\n",
@@ -228,15 +272,20 @@ void print_lines(TextTokenizer& tokenizer, const std::string& file) {
   }
 }
 
+OpenModel open_model(const std::string& path) {
+  auto opened = Model::open(path.c_str());
+  check(opened.status());
+  return OpenModel(opened.value());
+}
+
 int inspect(const InspectOptions& options) {
-  if (options.tokenize && options.tokenize_lines) {
-    fail(LETHE_ERROR_INVALID_ARGUMENT, "both --tokenize and --tokenize-lines are given: give one");
+  const int wanted = int{options.tokenize.has_value()} + int{options.tokenize_lines.has_value()} +
+                     int{options.diff.has_value()} + int{options.tensors} + int{options.verify};
+  if (wanted > 1) {
+    fail(LETHE_ERROR_INVALID_ARGUMENT,
+         "--verify, --tensors, --diff, --tokenize and --tokenize-lines each print something else: give one");
   }
   if (options.tokenize || options.tokenize_lines) {
-    if (options.verify) {
-      fail(LETHE_ERROR_INVALID_ARGUMENT,
-           "--verify prints the summary, --tokenize and --tokenize-lines tokens: give one");
-    }
     TextTokenizer tokenizer(options.model.c_str());
     if (options.tokenize) {
       print_tokens(tokenizer, *options.tokenize, options.json);
@@ -245,13 +294,17 @@ int inspect(const InspectOptions& options) {
     }
     return 0;
   }
-  auto opened = Model::open(options.model.c_str());
-  check(opened.status());
-  const OpenModel model(opened.value());
+  const OpenModel model = open_model(options.model);
+  if (options.diff) {
+    inspect_diff(*model, *open_model(*options.diff), options.json);
+    return 0;
+  }
   const lethe_model_info info = check(check(api::Model::open(options.model.c_str())).info());
   if (options.verify) verify(*model);
   if (options.json) {
     write_json(*model, info, options.verify);
+  } else if (options.tensors) {
+    print_tensors(*model);
   } else {
     print(*model, info, options.verify);
   }
@@ -265,6 +318,9 @@ void add_inspect(CLI::App& app, int& status) {
   CLI::App& command = *app.add_subcommand("inspect", "Look inside a model file");
   add_model(command, options->model);
   command.add_flag("--verify", options->verify, "read the whole file and compare its checksums");
+  command.add_flag("--tensors", options->tensors, "print every tensor instead (--json always has them)");
+  command.add_option("--diff", options->diff, "compare the weights with another model file's instead")
+      ->type_name("MODEL");
   command.add_option("--tokenize", options->tokenize, "print the tokens of a text instead");
   command.add_option("--tokenize-lines", options->tokenize_lines,
                      "print a JSON array of ids for every line of a file instead");
@@ -272,7 +328,7 @@ void add_inspect(CLI::App& app, int& status) {
   command.footer(
       "Examples:\n"
       "  lethe inspect model.lethe --verify\n"
-      "  lethe inspect model.lethe --json\n"
+      "  lethe inspect model.lethe --diff model.f32.lethe\n"
       "  lethe inspect model.lethe --tokenize \"Hello, world\"\n"
       "  lethe inspect model.lethe --tokenize-lines corpus.txt > ids.jsonl");
   command.callback([options, &status] { status = inspect(*options); });
