@@ -13,6 +13,7 @@ void add_chat(CLI::App& app, int& status);
 void add_plan(CLI::App& app, int& status);
 void add_inspect(CLI::App& app, int& status);
 void add_pack(CLI::App& app, int& status);
+void add_bench(CLI::App& app, int& status);
 void add_eval(CLI::App& app, int& status);
 
 // Of `eval`.

@@ -31,6 +31,7 @@ int run_command_line(int argc, char** argv) {
   add_plan(app, status);
   add_inspect(app, status);
   add_pack(app, status);
+  add_bench(app, status);
   add_eval(app, status);
   try {
     app.parse(argc, argv);
