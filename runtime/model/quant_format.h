@@ -12,15 +12,15 @@
 //         then quants [K/8][16][4] u8                                                            w = d * q + m
 //   q5    scales as q4; then quants [K/32][5][16][4] u8                                          w = d * (q - 16)
 //   q5m   params as q4m; then quants as q5                                                       w = d * q + m
-//   q6    scales [K/16][16] f16 (two a group); then quants [K/32][6][16][4] u8                   w = d * (q - 32)
+//   q6    scales [K/16][16] f16 (two a group); then quants [K/16][3][16][4] u8                   w = d * (q - 32)
 //
 // One 64-byte line of quants: 16 rows x 4 bytes, byte 4r + j belongs to row r.
 //   q8  line i (i = k/4): byte j is input 4i + j, stored with offset 128 (so that u8 x s8 dot products apply).
 //   q4* line i (i = k/8): byte j holds input 8i + j in its low and input 8i + 4 + j in its high nibble, 0..15.
-//   q5* q6  a group has four lines i = 0..3 of low nibbles as q4, then one (q5) or two (q6) lines of the high bits:
-//       q5  byte j: bit 2i is bit 4 of input 8i + j of the group, bit 2i + 1 that of input 8i + 4 + j
-//       q6  line h = 0, 1, byte j: for i = 2h, 2h + 1, bits 4(i - 2h), +1 are bits 4, 5 of input 8i + j, the next two
-//           those of input 8i + 4 + j
+//   q5* q6  the inputs that share a scale (32, q6: 16) have their low nibbles in lines i = 0..3 (q6: 0, 1) as q4, then
+//       one line of high bits. Byte j of that line, for each i:
+//       q5  bit 2i is bit 4 of input 8i + j, bit 2i + 1 that of input 8i + 4 + j
+//       q6  bits 4i, 4i + 1 are bits 4, 5 of input 8i + j, bits 4i + 2, 4i + 3 those of input 8i + 4 + j
 // A 64-byte line suits AVX-512; AVX2 takes it as two halves of 8 rows, NEON as four quarters of 4 rows.
 //
 // Vectors (norm weights, biases) are plain f32 [n], format kF32Vector.
@@ -53,7 +53,7 @@ constexpr size_t round_up(size_t value, size_t multiple) { return (value + multi
 constexpr bool is_quantised(WeightFormat format) { return format >= WeightFormat::kQ8; }
 constexpr bool has_minimum(WeightFormat format) { return format == WeightFormat::kQ4M || format == WeightFormat::kQ5M; }
 // Of a quantised format: bits of a stored weight; what is subtracted from it where there is no minimum; inputs that
-// share a scale.
+// share a scale; 64-byte lines of their quants.
 constexpr size_t quant_bits(WeightFormat format) {
   switch (format) {
     case WeightFormat::kQ8: return 8;
@@ -65,6 +65,9 @@ constexpr size_t quant_bits(WeightFormat format) {
 }
 constexpr int quant_offset(WeightFormat format) { return has_minimum(format) ? 0 : 1 << (quant_bits(format) - 1); }
 constexpr size_t scale_inputs(WeightFormat format) { return format == WeightFormat::kQ6 ? kGroup / 2 : kGroup; }
+constexpr size_t scale_lines(WeightFormat format) {
+  return scale_inputs(format) * kPanelRows * quant_bits(format) / 8 / kLineBytes;
+}
 
 // Bytes of scales (and minimums) that precede the quants in one panel. 0 for the float formats.
 constexpr size_t panel_params_bytes(WeightFormat format, size_t cols) {

@@ -50,8 +50,8 @@ void linear(benchmark::State& state) {
 }
 BENCHMARK(linear)
     ->ArgNames({"format", "M", "N", "K"})
-    ->ArgsProduct({{1, 2, 3, 4, 5}, {1, 8, 512}, {1536}, {576}})
-    ->ArgsProduct({{2, 3, 5}, {1}, {49152}, {576}})
+    ->ArgsProduct({{1, 2, 3, 4, 5, 6, 7, 8}, {1, 8, 512}, {1536}, {576}})
+    ->ArgsProduct({{2, 3, 5, 6, 7, 8}, {1}, {49152}, {576}})
     ->Unit(benchmark::kMicrosecond);
 
 // One KV head; `holes`: every block has a hole in its positions (rolling mode's slow path).

@@ -156,10 +156,11 @@ TEST_CASE("hostile counts and sizes") {
   CHECK_REFUSED(kCorruptModel, "impossible", s.tensors[0].dims = {});
   CHECK_REFUSED(kCorruptModel, "impossible", s.tensors[0].dims = {1, 1, 1, 1, 1});
   CHECK_REFUSED(kCorruptModel, "impossible", s.tensors[0].type = GgmlType::kQ4_0, s.tensors[0].dims = {48, 2});
+  CHECK_REFUSED(kCorruptModel, "impossible", s.tensors[0].type = GgmlType::kQ6_K, s.tensors[0].dims = {320, 2});
 }
 
 TEST_CASE("unsupported tensors and keys are named") {
-  CHECK_REFUSED(kUnsupported, "token_embd.weight has type Q6_K (14)", s.tensors[0].type = static_cast<GgmlType>(14));
+  CHECK_REFUSED(kUnsupported, "token_embd.weight has type Q2_K (10)", s.tensors[0].type = static_cast<GgmlType>(10));
   CHECK_REFUSED(kUnsupported, "type unknown (999)", s.tensors[0].type = static_cast<GgmlType>(999));
   CHECK_REFUSED(kUnsupported, "rope_freqs.weight",
                 s.tensors.push_back({"rope_freqs.weight", GgmlType::kF32, {8}, std::string(32, '\0')}));

@@ -15,8 +15,8 @@ using namespace lethe::test;
 
 namespace {
 
-constexpr GgmlType kTypes[] = {GgmlType::kF32,  GgmlType::kF16,  GgmlType::kBF16,
-                               GgmlType::kQ8_0, GgmlType::kQ4_0, GgmlType::kQ4_1};
+constexpr GgmlType kTypes[] = {GgmlType::kF32,  GgmlType::kF16,  GgmlType::kBF16, GgmlType::kQ8_0,
+                               GgmlType::kQ4_0, GgmlType::kQ4_1, GgmlType::kQ5_0, GgmlType::kQ5_1};
 
 struct ModelCloser {
   void operator()(Model* model) const { Model::close(model); }
@@ -53,16 +53,23 @@ float stored_weight(const Tensor& t, size_t row, size_t k) {
       return half_at(panel + (k / 32 * 16 + r) * 2) * static_cast<float>(q);
     }
     case WeightFormat::kQ4:
-    case WeightFormat::kQ4M: {
-      const bool with_minimum = t.format == WeightFormat::kQ4M;
+    case WeightFormat::kQ4M:
+    case WeightFormat::kQ5:
+    case WeightFormat::kQ5M: {
+      const bool with_minimum = t.format == WeightFormat::kQ4M || t.format == WeightFormat::kQ5M;
+      const bool five_bits = t.format == WeightFormat::kQ5 || t.format == WeightFormat::kQ5M;
       const size_t params = with_minimum ? groups * 64 : (groups * 32 + 63) / 64 * 64;
-      const uint8_t* panel = t.data + row / 16 * (params + t.cols * 8);
-      const uint8_t byte = panel[params + k / 8 * 64 + 4 * r + k % 4];
-      const int q = k % 8 < 4 ? byte & 15 : byte >> 4;
-      if (!with_minimum) return half_at(panel + (k / 32 * 16 + r) * 2) * static_cast<float>(q - 8);
-      const uint8_t* at = panel + k / 32 * 64 + 2 * r;
-      return half_at(at) * static_cast<float>(q) + half_at(at + 32);
+      const size_t group_bytes = five_bits ? 5 * 64 : 4 * 64;
+      const uint8_t* panel = t.data + row / 16 * (params + groups * group_bytes);
+      const uint8_t* quants = panel + params + k / 32 * group_bytes + 4 * r + k % 4;
+      const uint8_t byte = quants[k % 32 / 8 * 64];
+      int q = k % 8 < 4 ? byte & 15 : byte >> 4;
+      if (five_bits) q += 16 * (quants[4 * 64] >> (k % 32 / 4) & 1);
+      const uint8_t* at = panel + k / 32 * (with_minimum ? 64 : 32) + 2 * r;
+      if (with_minimum) return half_at(at) * static_cast<float>(q) + half_at(at + 32);
+      return half_at(at) * static_cast<float>(q - (five_bits ? 16 : 8));
     }
+    case WeightFormat::kQ6: break;  // gguf_blocks_test: no tiny model has it
   }
   return NAN;
 }
@@ -113,9 +120,9 @@ void for_each_tensor(const TinyOptions& options, PackType type, Check check) {
 
 TEST_CASE("keep stores every weight exactly and in the fitting format") {
   const std::map<GgmlType, WeightFormat> formats = {
-      {GgmlType::kF32, WeightFormat::kF32},  {GgmlType::kF16, WeightFormat::kF16},
-      {GgmlType::kBF16, WeightFormat::kF32}, {GgmlType::kQ8_0, WeightFormat::kQ8},
-      {GgmlType::kQ4_0, WeightFormat::kQ4},  {GgmlType::kQ4_1, WeightFormat::kQ4M}};
+      {GgmlType::kF32, WeightFormat::kF32}, {GgmlType::kF16, WeightFormat::kF16}, {GgmlType::kBF16, WeightFormat::kF32},
+      {GgmlType::kQ8_0, WeightFormat::kQ8}, {GgmlType::kQ4_0, WeightFormat::kQ4}, {GgmlType::kQ4_1, WeightFormat::kQ4M},
+      {GgmlType::kQ5_0, WeightFormat::kQ5}, {GgmlType::kQ5_1, WeightFormat::kQ5M}};
   for (const GgmlType type : kTypes) {
     for (const bool tied : {true, false}) {
       CAPTURE(ggml_type_name(type));

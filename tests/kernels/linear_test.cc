@@ -7,8 +7,10 @@
 namespace lethe::cpu {
 namespace {
 
-constexpr WeightFormat kFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kQ8, WeightFormat::kQ4,
-                                     WeightFormat::kQ4M};
+constexpr WeightFormat kFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kQ8,  WeightFormat::kQ4,
+                                     WeightFormat::kQ4M, WeightFormat::kQ5,  WeightFormat::kQ5M, WeightFormat::kQ6};
+constexpr WeightFormat kQuantisedFormats[] = {WeightFormat::kQ8, WeightFormat::kQ4,  WeightFormat::kQ4M,
+                                              WeightFormat::kQ5, WeightFormat::kQ5M, WeightFormat::kQ6};
 
 struct LinearCase {
   LinearCase(WeightFormat format, size_t n, size_t k, size_t m)
@@ -109,7 +111,7 @@ TEST_CASE("linear is the matrix product, on every target") {
 }
 
 TEST_CASE("int8 activations cost at most half a step per input") {
-  for (const WeightFormat format : {WeightFormat::kQ8, WeightFormat::kQ4, WeightFormat::kQ4M}) {
+  for (const WeightFormat format : kQuantisedFormats) {
     LinearCase c(format, 16, 96, 4);
     const std::vector<float> y = c.run(reference_kernels(), 0, c.tokens);
     for (size_t t = 0; t < c.tokens; ++t) {
@@ -144,20 +146,21 @@ TEST_CASE("a row of y has the same bits alone and among others") {
 }
 
 TEST_CASE("extreme quants do not overflow") {
-  for (const WeightFormat format : {WeightFormat::kQ8, WeightFormat::kQ4, WeightFormat::kQ4M}) {
+  for (const WeightFormat format : kQuantisedFormats) {
     const size_t k = 64;
     LinearCase c(format, 16, k, 8);
-    // Every quant the largest: 255 or 15 of scale 1, no minimum, times +-127.
+    // Every quant the largest, of scale 1, no minimum, times +-127.
     for (test::Line& line : c.packed.lines) std::fill_n(line.bytes, 64, uint8_t{255});
     auto* halves = reinterpret_cast<uint16_t*>(c.packed.lines[0].bytes);
     const size_t count = panel_params_bytes(format, k) / 2;
-    for (size_t i = 0; i < count; ++i) halves[i] = format == WeightFormat::kQ4M && i / 16 % 2 == 1 ? 0 : 0x3c00;
+    const test::QuantText text = test::quant_text(format);
+    for (size_t i = 0; i < count; ++i) halves[i] = text.minimum && i / 16 % 2 == 1 ? 0 : 0x3c00;
     for (size_t t = 0; t < c.tokens; ++t) {
       std::fill_n(&c.xq.quants[t * k], k, t % 2 == 0 ? int8_t{127} : int8_t{-127});
       std::fill_n(&c.xq.scales[t * 2], 2, 1.0f);
       std::fill_n(&c.xq.sums[t * 2], 2, t % 2 == 0 ? 127.0f * 32 : -127.0f * 32);
     }
-    const float weight = format == WeightFormat::kQ8 ? 127.0f : format == WeightFormat::kQ4 ? 7.0f : 15.0f;
+    const auto weight = static_cast<float>((1 << text.bits) - 1 - text.offset);
     for_each_target([&](const Kernels& kernels) {
       const std::vector<float> y = c.run(kernels, 0, c.tokens);
       for (size_t i = 0; i < y.size(); ++i) {

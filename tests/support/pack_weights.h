@@ -24,35 +24,57 @@ struct PackedMatrix {
   const uint8_t* data() const { return lines[0].bytes; }
 };
 
-struct PackedGroup {
-  float scale = 0, minimum = 0;  // exactly representable as halves
-  int quants[kGroup] = {};
+// What the text says of a quantised format.
+struct QuantText {
+  int bits, offset;
+  size_t inputs;  // that share a scale
+  bool minimum;
+};
+inline QuantText quant_text(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::kQ8: return {8, 128, 32, false};
+    case WeightFormat::kQ4: return {4, 8, 32, false};
+    case WeightFormat::kQ4M: return {4, 0, 32, true};
+    case WeightFormat::kQ5: return {5, 16, 32, false};
+    case WeightFormat::kQ5M: return {5, 0, 32, true};
+    default: return {6, 32, 16, false};
+  }
+}
+
+struct PackedUnit {
+  float scale = 0, minimum = 0;  // exactly representable as halves, or a small multiple of one
+  int quants[32] = {};
 };
 
 // w = scale * quant + minimum, the quants being unsigned.
-inline PackedGroup pack_group(WeightFormat format, const float* w) {
+inline PackedUnit pack_unit(const QuantText& text, const float* w) {
   const auto as_half = [](float x) { return half_to_float(float_to_half(x)); };
-  const auto [low, high] = std::minmax_element(w, w + kGroup);
+  const auto [low, high] = std::minmax_element(w, w + text.inputs);
   const float largest = std::max(-*low, *high);
-  PackedGroup group;
-  int last = 15;
-  switch (format) {
-    case WeightFormat::kQ8:
-      group.scale = as_half(largest / 127);
-      group.minimum = -128 * group.scale;
-      last = 255;
-      break;
-    case WeightFormat::kQ4:
-      group.scale = as_half(largest / 8);
-      group.minimum = -8 * group.scale;
-      break;
-    default: group.scale = as_half((*high - *low) / 15); group.minimum = as_half(*low);
+  const int last = (1 << text.bits) - 1;
+  PackedUnit unit;
+  if (text.minimum) {
+    unit.scale = as_half((*high - *low) / static_cast<float>(last));
+    unit.minimum = as_half(*low);
+  } else {
+    unit.scale = as_half(largest / static_cast<float>(text.bits == 8 ? 127 : text.offset));
+    unit.minimum = static_cast<float>(-text.offset) * unit.scale;
   }
-  for (size_t i = 0; i < kGroup && group.scale != 0; ++i) {
-    const int nearest = static_cast<int>(std::lround((w[i] - group.minimum) / group.scale));
-    group.quants[i] = std::clamp(nearest, 0, last);
+  for (size_t i = 0; i < text.inputs && unit.scale != 0; ++i) {
+    const int nearest = static_cast<int>(std::lround((w[i] - unit.minimum) / unit.scale));
+    unit.quants[i] = std::clamp(nearest, 0, last);
   }
-  return group;
+  return unit;
+}
+
+// ORs input i of a unit into the row's bytes of the unit's lines.
+inline void put_quant(const QuantText& text, size_t i, int quant, uint8_t* row) {
+  const auto put = [row, i](size_t line, int bits) { row[line * 64 + i % 4] |= static_cast<uint8_t>(bits); };
+  if (text.bits == 8) return put(i / 4, quant);
+  put(i / 8, i % 8 < 4 ? quant & 15 : (quant & 15) << 4);
+  const size_t line = i / 8, half = i % 8 / 4;
+  if (text.bits == 5) put(4, (quant >> 4) << (2 * line + half));
+  if (text.bits == 6) put(2, (quant >> 4) << (4 * line + 2 * half));
 }
 
 inline PackedMatrix pack_weights(WeightFormat format, std::span<const float> w, size_t rows, size_t cols) {
@@ -79,25 +101,17 @@ inline PackedMatrix pack_weights(WeightFormat format, std::span<const float> w, 
       }
       continue;
     }
-    const size_t groups = cols / 32;
-    const size_t params = format == WeightFormat::kQ4M ? groups * 64 : (groups * 32 + 63) / 64 * 64;
-    for (size_t g = 0; g < groups; ++g) {
-      const PackedGroup group = pack_group(format, &w[row * cols + g * 32]);
-      if (format == WeightFormat::kQ4M) {
-        put_half(g * 32 + r, group.scale);
-        put_half(g * 32 + 16 + r, group.minimum);
-      } else {
-        put_half(g * 16 + r, group.scale);
-      }
-      for (size_t i = 0; i < 32; ++i) {
-        const size_t k = g * 32 + i;
-        const int quant = group.quants[i];
-        if (format == WeightFormat::kQ8) {
-          panel[params + k / 4 * 64 + 4 * r + k % 4] = static_cast<uint8_t>(quant);
-        } else {
-          panel[params + k / 8 * 64 + 4 * r + k % 4] |= static_cast<uint8_t>(k % 8 < 4 ? quant : quant << 4);
-        }
-        packed.weights[row * cols + k] = group.scale * static_cast<float>(quant) + group.minimum;
+    const QuantText text = quant_text(format);
+    const size_t units = cols / text.inputs, unit_lines = text.inputs * static_cast<size_t>(text.bits) / 32;
+    const size_t params = text.minimum ? units * 64 : (units * 32 + 63) / 64 * 64;
+    for (size_t u = 0; u < units; ++u) {
+      const PackedUnit unit = pack_unit(text, &w[row * cols + u * text.inputs]);
+      put_half(u * (text.minimum ? 32 : 16) + r, unit.scale);
+      if (text.minimum) put_half(u * 32 + 16 + r, unit.minimum);
+      for (size_t i = 0; i < text.inputs; ++i) {
+        put_quant(text, i, unit.quants[i], panel + params + u * unit_lines * 64 + 4 * r);
+        packed.weights[row * cols + u * text.inputs + i] =
+            unit.scale * static_cast<float>(unit.quants[i]) + unit.minimum;
       }
     }
   }

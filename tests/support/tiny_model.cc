@@ -62,25 +62,31 @@ uint16_t nearest_half(double value) {
 // ---- ggml's reference quantisers, in their simplest form ----
 
 void put_block(std::string* out, GgmlType type, const float* w) {
+  const bool with_minimum = type == GgmlType::kQ4_1 || type == GgmlType::kQ5_1;
+  const bool five_bits = type == GgmlType::kQ5_0 || type == GgmlType::kQ5_1;
   const float low = *std::min_element(w, w + 32);
   const float high = *std::max_element(w, w + 32);
   const float largest = std::max(std::abs(low), std::abs(high));
-  const double scale =
-      type == GgmlType::kQ4_1 ? (high - low) / 15.0 : largest / (type == GgmlType::kQ8_0 ? 127.0 : 8.0);
+  const double last = five_bits ? 31 : 15;
+  const double middle = five_bits ? 16 : 8;
+  const double scale = with_minimum ? (high - low) / last : largest / (type == GgmlType::kQ8_0 ? 127.0 : middle);
   const uint16_t d = nearest_half(scale);
   const uint16_t m = nearest_half(low);
   put(out, d);
-  if (type == GgmlType::kQ4_1) put(out, m);
+  if (with_minimum) put(out, m);
   const double inverse = half_value(d) > 0 ? 1 / half_value(d) : 0;
   if (type == GgmlType::kQ8_0) {
     for (int i = 0; i < 32; ++i) put(out, static_cast<int8_t>(std::clamp(std::round(w[i] * inverse), -127.0, 127.0)));
     return;
   }
   const auto level = [&](float value) {
-    const double q = type == GgmlType::kQ4_1 ? (value - half_value(m)) * inverse : value * inverse + 8;
-    return static_cast<int>(std::clamp(std::round(q), 0.0, 15.0));
+    const double q = with_minimum ? (value - half_value(m)) * inverse : value * inverse + middle;
+    return static_cast<int>(std::clamp(std::round(q), 0.0, last));
   };
-  for (int i = 0; i < 16; ++i) put(out, static_cast<uint8_t>(level(w[i]) | level(w[i + 16]) << 4));
+  uint32_t fifth_bits = 0;
+  for (int i = 0; i < 32; ++i) fifth_bits |= static_cast<uint32_t>(level(w[i]) >> 4) << i;
+  if (five_bits) put(out, fifth_bits);
+  for (int i = 0; i < 16; ++i) put(out, static_cast<uint8_t>((level(w[i]) & 15) | (level(w[i + 16]) & 15) << 4));
 }
 
 std::string encode(GgmlType type, const std::vector<float>& weights) {
@@ -330,17 +336,23 @@ std::vector<float> reference_dequantise(GgmlType type, std::string_view data) {
       }
       break;
     case GgmlType::kQ4_0:
-      for (size_t at = 0; at < data.size(); at += 18) {
-        for (size_t i = 0; i < 16; ++i) push(half_at(at) * ((bytes[at + 2 + i] & 15) - 8));
-        for (size_t i = 0; i < 16; ++i) push(half_at(at) * ((bytes[at + 2 + i] >> 4) - 8));
-      }
-      break;
     case GgmlType::kQ4_1:
-      for (size_t at = 0; at < data.size(); at += 20) {
-        for (size_t i = 0; i < 16; ++i) push(half_at(at) * (bytes[at + 4 + i] & 15) + half_at(at + 2));
-        for (size_t i = 0; i < 16; ++i) push(half_at(at) * (bytes[at + 4 + i] >> 4) + half_at(at + 2));
+    case GgmlType::kQ5_0:
+    case GgmlType::kQ5_1: {
+      const bool with_minimum = type == GgmlType::kQ4_1 || type == GgmlType::kQ5_1;
+      const bool five_bits = type == GgmlType::kQ5_0 || type == GgmlType::kQ5_1;
+      const size_t params = with_minimum ? 4 : 2, quants = params + (five_bits ? 4 : 0);
+      for (size_t at = 0; at < data.size(); at += quants + 16) {
+        for (size_t i = 0; i < 32; ++i) {
+          const int nibble = i < 16 ? bytes[at + quants + i] & 15 : bytes[at + quants + i - 16] >> 4;
+          const int fifth = five_bits ? bytes[at + params + i / 8] >> (i % 8) & 1 : 0;
+          const int level = nibble + 16 * fifth;
+          push(with_minimum ? half_at(at) * level + half_at(at + 2) : half_at(at) * (level - (five_bits ? 16 : 8)));
+        }
       }
       break;
+    }
+    default: std::fprintf(stderr, "no tiny model has weights of type %s\n", ggml_type_name(type)); std::abort();
   }
   return out;
 }

@@ -43,7 +43,7 @@ struct GgufSource {
 };
 
 struct TinyOptions {
-  GgmlType type = GgmlType::kF32;  // of the matrices; norms are F32
+  GgmlType type = GgmlType::kF32;  // of the matrices, not a K type; norms are F32
   uint32_t layers = 2;
   uint32_t embed_dim = 64;
   uint32_t heads = 4;

@@ -13,49 +13,31 @@ namespace {
 
 bool is_finite_half(uint16_t half) { return (half & 0x7c00u) != 0x7c00u; }
 
-// A block of 32 as ggml stores it: halves first, then quants; nibbles: inputs 0..15 low, 16..31 high.
-QuantGroup read_block(GgmlType type, const uint8_t* block) {
-  QuantGroup group;
-  std::memcpy(&group.d, block, 2);
-  if (type == GgmlType::kQ8_0) {
-    for (size_t i = 0; i < kGroup; ++i) group.q[i] = block[2 + i] ^ 0x80u;  // signed to offset 128
-    return group;
-  }
-  const uint8_t* nibbles = block + 2;
-  if (type == GgmlType::kQ4_1) {
-    std::memcpy(&group.m, block + 2, 2);
-    nibbles += 2;
-  }
-  for (size_t i = 0; i < kGroup / 2; ++i) {
-    group.q[i] = nibbles[i] & 15u;
-    group.q[i + kGroup / 2] = static_cast<uint8_t>(nibbles[i] >> 4);
-  }
-  return group;
-}
-
-WeightFormat format_of_blocks(GgmlType type) {
-  switch (type) {
-    case GgmlType::kQ8_0: return WeightFormat::kQ8;
-    case GgmlType::kQ4_0: return WeightFormat::kQ4;
-    default: return WeightFormat::kQ4M;
-  }
-}
-
+// Writes row r's group into a zeroed panel.
 void store_group(WeightFormat format, const QuantGroup& group, size_t cols, size_t r, size_t index, uint8_t* panel) {
-  uint8_t* params = panel + index * kPanelRows * (format == WeightFormat::kQ4M ? 4 : 2) + 2 * r;
-  std::memcpy(params, &group.d, 2);
-  if (format == WeightFormat::kQ4M) std::memcpy(params + 2 * kPanelRows, &group.m, 2);
-
-  const size_t lines = format == WeightFormat::kQ8 ? kGroup / 4 : kGroup / 8;
-  uint8_t* out = panel + panel_params_bytes(format, cols) + index * lines * kLineBytes + 4 * r;
-  for (size_t line = 0; line < lines; ++line, out += kLineBytes) {
+  const auto put_half = [panel, r](size_t line_of_halves, float value) {
+    const uint16_t half = float_to_half(value);
+    std::memcpy(panel + (line_of_halves * kPanelRows + r) * 2, &half, 2);
+  };
+  const size_t inputs = scale_inputs(format), units = kGroup / inputs;
+  if (has_minimum(format)) {
+    put_half(2 * index, group.d[0]);
+    put_half(2 * index + 1, group.m);
+  } else {
+    for (size_t unit = 0; unit < units; ++unit) put_half(index * units + unit, group.d[unit]);
+  }
+  const size_t high_bits = quant_bits(format) - 4;
+  uint8_t* out = panel + panel_params_bytes(format, cols) + index * units * scale_lines(format) * kLineBytes + 4 * r;
+  for (size_t i = 0; i < kGroup; ++i) {
+    uint8_t* unit = out + i / inputs * scale_lines(format) * kLineBytes + i % 4;
+    const size_t in_unit = i % inputs;
     if (format == WeightFormat::kQ8) {
-      std::memcpy(out, group.q + 4 * line, 4);
-    } else {
-      for (size_t j = 0; j < 4; ++j) {
-        out[j] = static_cast<uint8_t>(group.q[8 * line + j] | group.q[8 * line + 4 + j] << 4);
-      }
+      unit[in_unit / 4 * kLineBytes] = group.q[i];
+      continue;
     }
+    unit[in_unit / 8 * kLineBytes] |= static_cast<uint8_t>((group.q[i] & 15u) << (in_unit / 4 % 2 * 4));
+    if (high_bits == 0) continue;
+    unit[inputs / 8 * kLineBytes] |= static_cast<uint8_t>((group.q[i] >> 4) << (in_unit / 4 * high_bits));
   }
 }
 
@@ -69,16 +51,6 @@ void ConversionError::add(float source, float stored) {
 
 bool is_same_format(GgmlType source, WeightFormat target) {
   return ggml_block(source).elements != 1 && format_of_blocks(source) == target;
-}
-
-void dequantise_group(WeightFormat format, const QuantGroup& group, float* out) {
-  const float d = half_to_float(group.d);
-  const float m = half_to_float(group.m);
-  const int offset = format == WeightFormat::kQ8 ? 128 : format == WeightFormat::kQ4 ? 8 : 0;
-  for (size_t i = 0; i < kGroup; ++i) {
-    const float scaled = d * static_cast<float>(group.q[i] - offset);
-    out[i] = format == WeightFormat::kQ4M ? scaled + m : scaled;
-  }
 }
 
 PanelConverter::PanelConverter(const SourceTensor& source, WeightFormat target)
@@ -110,14 +82,21 @@ Status PanelConverter::convert_vector(uint8_t* out) {
 }
 
 Status PanelConverter::copy_groups(uint64_t row, size_t r, uint8_t* panel) {
-  const uint8_t* block = row_data(row);
-  for (size_t index = 0; index < row_.size() / kGroup; ++index, block += ggml_block(source_.type).bytes) {
-    const QuantGroup group = read_block(source_.type, block);
-    if (!is_finite_half(group.d) || !is_finite_half(group.m)) {
+  const uint8_t* data = row_data(row);
+  for (size_t index = 0; index < row_.size() / kGroup; ++index) {
+    const QuantGroup group = read_group(source_.type, data, index);
+    if (!std::isfinite(group.d[0]) || !std::isfinite(group.d[1]) || !std::isfinite(group.m)) {
       return Status::error(ErrorCode::kCorruptModel, "tensor %.100s: a scale in row %" PRIu64 " is not finite",
                            source_.name.c_str(), row);
     }
-    store_group(target_, group, row_.size(), r, index, panel);
+    QuantGroup stored = group;
+    if (!round_params(&stored)) return too_large();
+    store_group(target_, stored, row_.size(), r, index, panel);
+    if (stored.d[0] == group.d[0] && stored.d[1] == group.d[1] && stored.m == group.m) continue;
+    float before[kGroup], after[kGroup];
+    dequantise_group(target_, group, before);
+    dequantise_group(target_, stored, after);
+    for (size_t i = 0; i < kGroup; ++i) error_.add(before[i], after[i]);
   }
   return {};
 }
@@ -143,7 +122,7 @@ Status PanelConverter::read_row(uint64_t row) {
       break;
     default:
       for (size_t index = 0; index < cols / kGroup; ++index) {
-        const QuantGroup group = read_block(source_.type, data + index * ggml_block(source_.type).bytes);
+        const QuantGroup group = read_group(source_.type, data, index);
         dequantise_group(format_of_blocks(source_.type), group, row_.data() + index * kGroup);
       }
   }
@@ -154,12 +133,13 @@ Status PanelConverter::read_row(uint64_t row) {
                        source_.name.c_str(), row);
 }
 
+Status PanelConverter::too_large() const {
+  return Status::error(ErrorCode::kUnsupported, "tensor %.100s: a weight is too large for %s", source_.name.c_str(),
+                       weight_format_name(target_));
+}
+
 Status PanelConverter::store_row(size_t r, uint8_t* panel) {
   const size_t cols = row_.size();
-  const auto too_large = [this] {
-    return Status::error(ErrorCode::kUnsupported, "tensor %.100s: a weight is too large for %s", source_.name.c_str(),
-                         weight_format_name(target_));
-  };
   if (target_ == WeightFormat::kF32) {
     for (size_t k = 0; k < cols; ++k) std::memcpy(panel + (k * kPanelRows + r) * 4, &row_[k], 4);
     return {};

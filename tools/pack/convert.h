@@ -6,25 +6,10 @@
 #include <vector>
 
 #include "runtime/base/status.h"
-#include "runtime/model/quant_format.h"
-#include "tools/pack/gguf.h"
+#include "tools/pack/quant_group.h"
+#include "tools/pack/source.h"
 
 namespace lethe {
-
-// 32 weights of one row as they are stored. d and m are halves; q8: w = d * (q - 128), q4: w = d * (q - 8),
-// q4m: w = d * q + m.
-struct QuantGroup {
-  uint16_t d = 0;
-  uint16_t m = 0;
-  uint8_t q[kGroup];
-};
-
-// Quantises 32 finite weights to kQ8 (d = max|w| / 127) or kQ4M (scale and minimum searched for the least squared
-// error). False when the scale does not fit a half.
-bool quantise_group(WeightFormat format, const float* weights, QuantGroup* out);
-
-// The weights that a stored group stands for.
-void dequantise_group(WeightFormat format, const QuantGroup& group, float* out);
 
 // |source - stored| over the real rows of a tensor.
 struct ConversionError {
@@ -33,7 +18,7 @@ struct ConversionError {
   void add(float source, float stored);
 };
 
-// Whether `source` is stored as `target` without touching its numbers.
+// Whether `source` is stored as `target` with the same quants; its scales then at most are rounded to halves.
 bool is_same_format(GgmlType source, WeightFormat target);
 
 // One tensor's rows to panels; holds one row of floats.
@@ -53,6 +38,7 @@ class PanelConverter {
   Status copy_groups(uint64_t row, size_t r, uint8_t* panel);
   Status read_row(uint64_t row);  // to row_, checked to be finite
   Status store_row(size_t r, uint8_t* panel);
+  Status too_large() const;
   const uint8_t* row_data(uint64_t row) const;
 
   const SourceTensor& source_;

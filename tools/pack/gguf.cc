@@ -80,7 +80,12 @@ GgmlBlock ggml_block(GgmlType type) {
     case GgmlType::kBF16: return {1, 2};
     case GgmlType::kQ4_0: return {32, 18};
     case GgmlType::kQ4_1: return {32, 20};
+    case GgmlType::kQ5_0: return {32, 22};
+    case GgmlType::kQ5_1: return {32, 24};
     case GgmlType::kQ8_0: return {32, 34};
+    case GgmlType::kQ4_K: return {256, 144};
+    case GgmlType::kQ5_K: return {256, 176};
+    case GgmlType::kQ6_K: return {256, 210};
   }
   return {0, 0};
 }
@@ -224,7 +229,7 @@ Status GgufFile::read_tensors(Cursor* cursor, uint64_t count) {
     if (block.elements == 0) {
       return Status::error(ErrorCode::kUnsupported,
                            "tensor %.100s has type %s (%u); supported: F32, F16, BF16, Q8_0, "
-                           "Q4_0, Q4_1",
+                           "Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K",
                            label, ggml_number_name(type), type);
     }
     uint64_t bytes = 0;

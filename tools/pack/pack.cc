@@ -36,14 +36,11 @@ WeightFormat choose_format(PackType type, GgmlType source, Role role) {
     case PackType::kKeep: break;
   }
   switch (source) {
-    case GgmlType::kQ4_0: return WeightFormat::kQ4;
-    case GgmlType::kQ4_1: return WeightFormat::kQ4M;
-    case GgmlType::kQ8_0: return WeightFormat::kQ8;
     case GgmlType::kF16: return WeightFormat::kF16;
     case GgmlType::kF32:
-    case GgmlType::kBF16: break;
+    case GgmlType::kBF16: return WeightFormat::kF32;
+    default: return format_of_blocks(source);
   }
-  return WeightFormat::kF32;
 }
 
 // The source's tensor for every role of every layer, checked against the architecture. `by_slot` as role_slot says.

@@ -2,10 +2,12 @@
 #include <cmath>
 
 #include "runtime/base/half.h"
-#include "tools/pack/convert.h"
+#include "tools/pack/quant_group.h"
 
 namespace lethe {
 namespace {
+
+float round_to_half(float value) { return half_to_float(float_to_half(value)); }
 
 // In eight parallel sums, which compilers turn into vectors; one running sum they may not reorder.
 float sum_group(const float* values) {
@@ -16,26 +18,12 @@ float sum_group(const float* values) {
   return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
 }
 
-// Nearest levels 0..15 of `weights[i] = d * level + m`; the squared error is returned.
-float assign_levels(const float* weights, float d, float m, float* levels) {
-  const float inverse = d > 0 ? 1.0f / d : 0.0f;
-  float squares[kGroup];
-  for (size_t i = 0; i < kGroup; ++i) {
-    const float inside = std::min(std::max((weights[i] - m) * inverse, 0.0f), 15.0f);
-    levels[i] = static_cast<float>(static_cast<int>(inside + 0.5f));
-    const float difference = d * levels[i] + m - weights[i];
-    squares[i] = difference * difference;
-  }
-  return sum_group(squares);
-}
-
 bool quantise_q8(const float* weights, QuantGroup* out) {
   float largest = 0;
   for (size_t i = 0; i < kGroup; ++i) largest = std::max(largest, std::abs(weights[i]));
-  out->m = 0;
-  out->d = float_to_half(largest / 127.0f);
-  const float d = half_to_float(out->d);
+  const float d = round_to_half(largest / 127.0f);
   if (!std::isfinite(d)) return false;
+  out->d[0] = out->d[1] = d;
   const float inverse = d > 0 ? 1.0f / d : 0.0f;
   for (size_t i = 0; i < kGroup; ++i) {
     const float level = std::min(std::max(weights[i] * inverse, -127.0f), 127.0f);
@@ -44,56 +32,91 @@ bool quantise_q8(const float* weights, QuantGroup* out) {
   return true;
 }
 
-// Starts from several widths of the range (cutting off the extremes often pays), improves each by one step of linear
-// least squares for (d, m) given the levels, and keeps the best with d and m rounded to halves.
-bool quantise_q4m(const float* weights, QuantGroup* out) {
-  const auto [low, high] = std::minmax_element(weights, weights + kGroup);
-  const float minimum = *low;
-  const float range = *high - minimum;
-  constexpr float kWidths[] = {1.0f, 0.97f, 0.94f, 0.91f, 0.88f, 0.84f, 0.8f, 0.75f};
+// Searches d and m, both halves, for the least squared error of weights[i] ~ d * level[i] + m with levels 0..15.
+class MinimumSearch {
+ public:
+  explicit MinimumSearch(const float* weights) : weights_(weights), sum_(sum_group(weights)) {}
 
-  float best = INFINITY;
-  float best_levels[kGroup];
-  float levels[kGroup];
-  const auto consider = [&](float wanted_d, float wanted_m) {
-    const uint16_t half_d = float_to_half(wanted_d);
-    const uint16_t half_m = float_to_half(wanted_m);
-    const float d = half_to_float(half_d);
-    const float m = half_to_float(half_m);
-    if (!std::isfinite(d) || !std::isfinite(m)) return false;
-    const float error = assign_levels(weights, d, m, levels);
-    if (error < best) {
-      best = error;
-      out->d = half_d;
-      out->m = half_m;
-      std::copy(levels, levels + kGroup, best_levels);
+  // From many ranges, wider and narrower than the weights' at either end (cutting off the extremes often pays), each
+  // improved by a step of least squares; then such steps from the best until they no longer help.
+  bool run() {
+    const auto [low, high] = std::minmax_element(weights_, weights_ + kGroup);
+    const float range = *high - *low;
+    for (const float below : kCuts) {
+      for (const float above : kCuts) {
+        consider(range * (1.0f - below - above) / 15.0f, *low + range * below);
+        fit();
+      }
     }
-    return true;
-  };
-  const float sum_w = sum_group(weights);
-  for (const float width : kWidths) {
-    if (!consider(range * width / 15.0f, minimum + range * (1.0f - width) * 0.5f)) continue;
+    float before;
+    do {
+      before = error_;
+      consider(d_, m_);  // the levels of the best
+      fit();
+    } while (error_ < before);
+    return std::isfinite(error_);
+  }
+
+  void store(QuantGroup* out) const {
+    out->d[0] = out->d[1] = d_;
+    out->m = m_;
+    for (size_t i = 0; i < kGroup; ++i) out->q[i] = static_cast<uint8_t>(best_[i]);
+  }
+
+ private:
+  static constexpr float kCuts[] = {0.0f, -0.03f, 0.03f, 0.06f, 0.09f};
+
+  // The nearest levels for d and m rounded to halves.
+  void consider(float d, float m) {
+    d = round_to_half(d);
+    m = round_to_half(m);
+    if (!std::isfinite(d) || !std::isfinite(m)) return;
+    const float inverse = d > 0 ? 1.0f / d : 0.0f;
+    float squares[kGroup];
+    for (size_t i = 0; i < kGroup; ++i) {
+      const float inside = std::min(std::max((weights_[i] - m) * inverse, 0.0f), 15.0f);
+      levels_[i] = static_cast<float>(static_cast<int>(inside + 0.5f));
+      const float difference = d * levels_[i] + m - weights_[i];
+      squares[i] = difference * difference;
+    }
+    const float error = sum_group(squares);
+    if (!(error < error_)) return;
+    error_ = error;
+    d_ = d;
+    m_ = m;
+    std::copy(levels_, levels_ + kGroup, best_);
+  }
+
+  // The best d and m for the levels considered last.
+  void fit() {
     float squares[kGroup];
     float products[kGroup];
     for (size_t i = 0; i < kGroup; ++i) {
-      squares[i] = levels[i] * levels[i];
-      products[i] = levels[i] * weights[i];
+      squares[i] = levels_[i] * levels_[i];
+      products[i] = levels_[i] * weights_[i];
     }
-    const float sum_q = sum_group(levels);
-    const float determinant = kGroup * sum_group(squares) - sum_q * sum_q;
-    if (determinant <= 0) continue;
-    const float d = (kGroup * sum_group(products) - sum_q * sum_w) / determinant;
-    if (d > 0) consider(d, (sum_w - d * sum_q) / kGroup);
+    const float sum_levels = sum_group(levels_);
+    const float determinant = kGroup * sum_group(squares) - sum_levels * sum_levels;
+    if (determinant <= 0) return;
+    const float d = (kGroup * sum_group(products) - sum_levels * sum_) / determinant;
+    if (d > 0) consider(d, (sum_ - d * sum_levels) / kGroup);
   }
-  if (!std::isfinite(best)) return false;
-  for (size_t i = 0; i < kGroup; ++i) out->q[i] = static_cast<uint8_t>(best_levels[i]);
-  return true;
-}
+
+  const float* weights_;
+  float sum_;
+  float levels_[kGroup] = {};
+  float best_[kGroup] = {};
+  float d_ = 0, m_ = 0, error_ = INFINITY;
+};
 
 }  // namespace
 
 bool quantise_group(WeightFormat format, const float* weights, QuantGroup* out) {
-  return format == WeightFormat::kQ8 ? quantise_q8(weights, out) : quantise_q4m(weights, out);
+  if (format == WeightFormat::kQ8) return quantise_q8(weights, out);
+  MinimumSearch search(weights);
+  if (!search.run()) return false;
+  search.store(out);
+  return true;
 }
 
 }  // namespace lethe

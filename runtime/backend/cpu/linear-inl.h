@@ -14,8 +14,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace lethe::cpu::HWY_NAMESPACE {
 
-// Float formats; in a file of its own, linear_float.cc, compiled for the same targets.
+// Float, and 5- and 6-bit formats; in files of their own, compiled for the same targets.
 void linear_float(const LinearArgs& args, uint32_t panel_begin, uint32_t panel_end);
+void linear_high_bits(const LinearArgs& args, uint32_t panel_begin, uint32_t panel_end);
 
 inline constexpr size_t kParts = kPanelRows / kLanes;
 

@@ -19,27 +19,34 @@ inline Panel panel_at(const MatrixView& matrix, size_t index) {
   return {matrix.data + index * panel_bytes(matrix.format, matrix.cols), matrix.format, matrix.cols};
 }
 
-// Weight = scale * quant + minimum.
-struct GroupParams {
+// Weight = scale * quant + minimum. `unit` counts the inputs that share a scale.
+struct UnitParams {
   float scale, minimum;
 };
 
-inline GroupParams panel_params(const Panel& panel, size_t row, size_t group) {
+inline UnitParams panel_params(const Panel& panel, size_t row, size_t unit) {
   const auto* halves = reinterpret_cast<const uint16_t*>(panel.data);
-  if (panel.format == WeightFormat::kQ4M) {
-    const uint16_t* line = halves + group * 2 * kPanelRows;
+  if (has_minimum(panel.format)) {
+    const uint16_t* line = halves + unit * 2 * kPanelRows;
     return {half_to_float(line[row]), half_to_float(line[kPanelRows + row])};
   }
-  const float scale = half_to_float(halves[group * kPanelRows + row]);
-  return {scale, scale * (panel.format == WeightFormat::kQ8 ? -128.0f : -8.0f)};
+  const float scale = half_to_float(halves[unit * kPanelRows + row]);
+  return {scale, scale * static_cast<float>(-quant_offset(panel.format))};
 }
 
 // The stored unsigned quant.
 inline int panel_quant(const Panel& panel, size_t row, size_t k) {
-  const uint8_t* lines = panel.data + panel_params_bytes(panel.format, panel.cols);
-  if (panel.format == WeightFormat::kQ8) return lines[k / 4 * kLineBytes + row * 4 + k % 4];
-  const uint8_t both = lines[k / 8 * kLineBytes + row * 4 + k % 4];
-  return k % 8 < 4 ? both & 15 : both >> 4;
+  const size_t inputs = scale_inputs(panel.format);
+  const uint8_t* bytes = panel.data + panel_params_bytes(panel.format, panel.cols) +
+                         k / inputs * scale_lines(panel.format) * kLineBytes + row * 4 + k % 4;
+  const size_t in_unit = k % inputs;
+  if (panel.format == WeightFormat::kQ8) return bytes[in_unit / 4 * kLineBytes];
+  const uint8_t both = bytes[in_unit / 8 * kLineBytes];
+  const int low = k % 8 < 4 ? both & 15 : both >> 4;
+  const size_t high_bits = quant_bits(panel.format) - 4;
+  if (high_bits == 0) return low;
+  const int high = bytes[inputs / 8 * kLineBytes] >> (in_unit / 4 * high_bits);
+  return low | (high & ((1 << high_bits) - 1)) << 4;
 }
 
 inline float panel_weight(const Panel& panel, size_t row, size_t k) {
@@ -47,7 +54,7 @@ inline float panel_weight(const Panel& panel, size_t row, size_t k) {
     case WeightFormat::kF32: return reinterpret_cast<const float*>(panel.data)[k * kPanelRows + row];
     case WeightFormat::kF16: return half_to_float(reinterpret_cast<const uint16_t*>(panel.data)[k * kPanelRows + row]);
     default: {
-      const GroupParams params = panel_params(panel, row, k / kGroup);
+      const UnitParams params = panel_params(panel, row, k / scale_inputs(panel.format));
       return params.scale * static_cast<float>(panel_quant(panel, row, k)) + params.minimum;
     }
   }

@@ -65,14 +65,18 @@ double dot_float(const Panel& panel, size_t row, const float* x) {
   return sum;
 }
 
-double dot_quantised(const Panel& panel, size_t row, const int8_t* quants, const float* scales, const float* sums) {
+double dot_quantised(const Panel& panel, size_t row, const int8_t* quants, const float* scales) {
+  const size_t inputs = scale_inputs(panel.format);
   double total = 0;
-  for (size_t group = 0; group < panel.cols / kGroup; ++group) {
-    int dot = 0;
-    for (size_t k = group * kGroup; k < (group + 1) * kGroup; ++k) dot += panel_quant(panel, row, k) * quants[k];
-    const GroupParams params = panel_params(panel, row, group);
-    total +=
-        static_cast<double>(params.scale) * dot * scales[group] + static_cast<double>(params.minimum) * sums[group];
+  for (size_t unit = 0; unit < panel.cols / inputs; ++unit) {
+    int dot = 0, sum = 0;
+    for (size_t k = unit * inputs; k < (unit + 1) * inputs; ++k) {
+      dot += panel_quant(panel, row, k) * quants[k];
+      sum += quants[k];
+    }
+    const UnitParams params = panel_params(panel, row, unit);
+    total += (static_cast<double>(params.scale) * dot + static_cast<double>(params.minimum) * sum) *
+             scales[unit * inputs / kGroup];
   }
   return total;
 }
@@ -85,9 +89,9 @@ void linear(const LinearArgs& args, uint32_t panel_begin, uint32_t panel_end) {
     const Panel panel = panel_at(args.weight, row / kPanelRows);
     for (size_t t = 0; t < args.tokens; ++t) {
       args.y[t * args.y_stride + row] = static_cast<float>(
-          is_quantised(args.weight.format) ? dot_quantised(panel, row % kPanelRows, args.xq.quants + t * cols,
-                                                           args.xq.scales + t * groups, args.xq.sums + t * groups)
-                                           : dot_float(panel, row % kPanelRows, args.x + t * cols));
+          is_quantised(args.weight.format)
+              ? dot_quantised(panel, row % kPanelRows, args.xq.quants + t * cols, args.xq.scales + t * groups)
+              : dot_float(panel, row % kPanelRows, args.x + t * cols));
     }
   }
 }
