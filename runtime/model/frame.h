@@ -9,7 +9,7 @@ namespace lethe {
 static_assert(std::endian::native == std::endian::little, "model files are little endian and used in place");
 
 inline constexpr char kFrameMagic[8] = {'L', 'E', 'T', 'H', 'E', 'M', 'D', 'L'};
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 inline constexpr uint64_t kSegmentAlignment = 16384;
 inline constexpr uint64_t kDataAlignment = 64;  // of tensors and tokenizer arrays in their segment
 inline constexpr uint64_t kMaxHeaderBytes = 64ull << 20;

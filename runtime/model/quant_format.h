@@ -6,19 +6,25 @@
 //
 //   f32   panel = for k in 0..K-1: 16 floats, W[16p + r][k] at r                                 [K][16] f32
 //   f16   the same with IEEE halves; K odd leaves 32 bytes of padding at the end of the panel    [K][16] f16
-//   q8    scales [K/32][16] f16, padded to 64 bytes; then quants [K/4][16][4] u8                 w = d * (q - 128)
-//   q4    scales [K/32][16] f16, padded to 64 bytes; then quants [K/8][16][4] u8                 w = d * (q - 8)
-//   q4m   params [K/32][2][16] f16 (16 scales d, then 16 minimums m: one 64-byte line a group);
-//         then quants [K/8][16][4] u8                                                            w = d * q + m
-//   q5    scales as q4; then quants [K/32][5][16][4] u8                                          w = d * (q - 16)
-//   q5m   params as q4m; then quants as q5                                                       w = d * q + m
-//   q6    scales [K/16][16] f16 (two a group); then quants [K/16][3][16][4] u8                   w = d * (q - 32)
+//   q8    a unit is a group: 8 lines of quants                                                   w = d * (q - 128)
+//   q4    a unit is a group: 4 lines                                                             w = d * (q - 8)
+//   q4m   the same                                                                               w = d * q + m
+//   q5    a unit is a group: 5 lines                                                             w = d * (q - 16)
+//   q5m   the same                                                                               w = d * q + m
+//   q6    a unit is half a group: 3 lines                                                        w = d * (q - 32)
 //
-// One 64-byte line of quants: 16 rows x 4 bytes, byte 4r + j belongs to row r.
-//   q8  line i (i = k/4): byte j is input 4i + j, stored with offset 128 (so that u8 x s8 dot products apply).
-//   q4* line i (i = k/8): byte j holds input 8i + j in its low and input 8i + 4 + j in its high nibble, 0..15.
-//   q5* q6  the inputs that share a scale (32, q6: 16) have their low nibbles in lines i = 0..3 (q6: 0, 1) as q4, then
-//       one line of high bits. Byte j of that line, for each i:
+// A unit is what shares a scale: 32 or 16 inputs. A quantised panel is a sequence of blocks, each a 64-byte line of
+// parameters and the lines of quants that it belongs to: so a panel is one stream, which is what memory reads fastest.
+//   with a minimum     block = 16 scales d, 16 minimums m (f16), the quants of one unit
+//   without            block = 16 scales of each of two units (f16), the quants of the first, the quants of the second;
+//                      where the number of units is odd, the last block has zeros for the second and ends after the
+//                      first
+//
+// One 64-byte line of quants: 16 rows x 4 bytes, byte 4r + j belongs to row r. Inputs count from the unit's first.
+//   q8  line i: byte j is input 4i + j, stored with offset 128 (so that u8 x s8 dot products apply).
+//   q4* line i: byte j holds input 8i + j in its low and input 8i + 4 + j in its high nibble, 0..15.
+//   q5* q6  low nibbles in lines i = 0..3 (q6: 0, 1) as q4, then one line of high bits. Byte j of that line, for each
+//   i:
 //       q5  bit 2i is bit 4 of input 8i + j, bit 2i + 1 that of input 8i + 4 + j
 //       q6  bits 4i, 4i + 1 are bits 4, 5 of input 8i + j, bits 4i + 2, 4i + 3 those of input 8i + 4 + j
 // A 64-byte line suits AVX-512; AVX2 takes it as two halves of 8 rows, NEON as four quarters of 4 rows.
@@ -69,11 +75,17 @@ constexpr size_t scale_lines(WeightFormat format) {
   return scale_inputs(format) * kPanelRows * quant_bits(format) / 8 / kLineBytes;
 }
 
-// Bytes of scales (and minimums) that precede the quants in one panel. 0 for the float formats.
-constexpr size_t panel_params_bytes(WeightFormat format, size_t cols) {
-  if (!is_quantised(format)) return 0;
-  const size_t scales = cols / scale_inputs(format) * kPanelRows * 2;
-  return has_minimum(format) ? 2 * scales : round_up(scales, kLineBytes);
+// Of a quantised panel: units whose parameters share a line; bytes from the panel's start to the 16 scales of a unit
+// (16 minimums follow them where the format has them) and to its quants.
+constexpr size_t block_units(WeightFormat format) { return has_minimum(format) ? 1 : 2; }
+constexpr size_t block_offset(WeightFormat format, size_t unit) {
+  return unit / block_units(format) * (1 + block_units(format) * scale_lines(format)) * kLineBytes;
+}
+constexpr size_t params_offset(WeightFormat format, size_t unit) {
+  return block_offset(format, unit) + unit % block_units(format) * kPanelRows * 2;
+}
+constexpr size_t quants_offset(WeightFormat format, size_t unit) {
+  return block_offset(format, unit) + (1 + unit % block_units(format) * scale_lines(format)) * kLineBytes;
 }
 
 // Bytes of one panel of 16 rows; a multiple of 64.
@@ -82,7 +94,10 @@ constexpr size_t panel_bytes(WeightFormat format, size_t cols) {
     case WeightFormat::kF32Vector: return 0;
     case WeightFormat::kF32: return cols * kPanelRows * 4;
     case WeightFormat::kF16: return round_up(cols * kPanelRows * 2, kLineBytes);
-    default: return panel_params_bytes(format, cols) + cols / 8 * kPanelRows * quant_bits(format);
+    default: {
+      const size_t units = cols / scale_inputs(format);
+      return quants_offset(format, units - 1) + scale_lines(format) * kLineBytes;
+    }
   }
 }
 

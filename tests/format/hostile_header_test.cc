@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "runtime/model/roles.h"
 #include "tests/support/model_bytes.h"
 #include "tests/support/tiny_model.h"
 
@@ -56,9 +57,9 @@ TEST_CASE("rebuilding without a change loads") {
 }
 
 TEST_CASE("versions and identifier") {
-  CHECK_REFUSED("version", h.version = 2);
+  CHECK_REFUSED("version", h.version = kFormatVersion + 1);
   std::string file = tiny_file();
-  file[8] = 2;
+  file[8] = kFormatVersion + 1;
   CHECK(parse_model(file).status.code() == ErrorCode::kNotAModel);
   std::vector<uint8_t> header = build_header(read_header(tiny_file()));
   header[4] = 'X';  // of the identifier LETH
@@ -83,7 +84,7 @@ TEST_CASE("architecture") {
   CHECK_REFUSED("layers", h.config.layers = 0);
   CHECK_REFUSED("layers", h.config.layers = 1025);
   CHECK_REFUSED("missing", h.config.layers = 3);
-  CHECK_REFUSED("too many", h.config.layers = 1);
+  CHECK_REFUSED("layer 1 of 1", h.config.layers = 1);
   CHECK_REFUSED("embed_dim", h.config.embed_dim = 0);
   CHECK_REFUSED("embed_dim", h.config.embed_dim = UINT32_MAX);
   CHECK_REFUSED("architecture needs", h.config.embed_dim = 96);
@@ -105,13 +106,26 @@ TEST_CASE("architecture") {
     CHECK_REFUSED("norm_eps", h.config.norm_eps = bad);
     CHECK_REFUSED("rope_base", h.config.rope_base = bad);
   }
+  for (const float bad : {-1.0f, INFINITY, NAN}) {
+    CHECK_REFUSED("rope_local_base", h.config.rope_local_base = bad);
+    CHECK_REFUSED("rope_magnitude", h.config.rope_magnitude = bad);
+    CHECK_REFUSED("attention_scale", h.config.attention_scale = bad);
+    CHECK_REFUSED("attention_softcap", h.config.attention_softcap = bad);
+    CHECK_REFUSED("logit_softcap", h.config.logit_softcap = bad);
+    CHECK_REFUSED("embedding_scale", h.config.embedding_scale = bad);
+  }
+  CHECK_REFUSED("layer 1 of 2 is local", h.config.set_local(1));  // without a window
+  using enum ErrorCode;
+  CHECK(contains(error_after([](HeaderEntry& h) { h.config.norm = static_cast<Norm>(2); }, kUnsupported), "norm 2"));
+  CHECK(contains(error_after([](HeaderEntry& h) { h.config.activation = static_cast<Activation>(9); }, kUnsupported),
+                 "activation 9"));
 }
 
 TEST_CASE("tensors") {
   CHECK_REFUSED("missing", h.tensors.pop_back());
   CHECK_REFUSED("missing", h.tensors.clear());
   CHECK_REFUSED("twice", h.tensors[4] = h.tensors[3]);
-  CHECK_REFUSED("too many", h.tensors.insert(h.tensors.end(), 2, h.tensors.back()));
+  CHECK_REFUSED("too many", h.tensors.insert(h.tensors.end(), role_slot_count(2), h.tensors.back()));
   CHECK_REFUSED("overlaps", h.tensors[3].offset = h.tensors[2].offset);
   CHECK_REFUSED("overlaps", h.tensors[3].offset -= 64);
   CHECK_REFUSED("not aligned", h.tensors[1].offset += 4);
@@ -131,11 +145,11 @@ TEST_CASE("tensors") {
   CHECK_REFUSED("overlaps", h.tensors[3].format = WeightFormat::kF32);
   using enum ErrorCode;
   CHECK(
-      contains(error_after([](HeaderEntry& h) { h.tensors[0].role = static_cast<Role>(3); }, kUnsupported), "role 3"));
+      contains(error_after([](HeaderEntry& h) { h.tensors[0].role = static_cast<Role>(9); }, kUnsupported), "role 9"));
   CHECK(contains(error_after([](HeaderEntry& h) { h.tensors[0].role = static_cast<Role>(65535); }, kUnsupported),
                  "role 65535"));
-  CHECK(contains(error_after([](HeaderEntry& h) { h.tensors[0].format = static_cast<WeightFormat>(6); }, kUnsupported),
-                 "format 6"));
+  CHECK(contains(error_after([](HeaderEntry& h) { h.tensors[0].format = static_cast<WeightFormat>(99); }, kUnsupported),
+                 "format 99"));
 }
 
 TEST_CASE("quantised tensors need whole groups") {

@@ -47,10 +47,10 @@ float stored_weight(const Tensor& t, size_t row, size_t k) {
       return half_at(t.data + row / 16 * panel + (k * 16 + r) * 2);
     }
     case WeightFormat::kQ8: {
-      const size_t params = (groups * 32 + 63) / 64 * 64;
-      const uint8_t* panel = t.data + row / 16 * (params + t.cols * 16);
-      const int q = panel[params + k / 4 * 64 + 4 * r + k % 4] - 128;
-      return half_at(panel + (k / 32 * 16 + r) * 2) * static_cast<float>(q);
+      const size_t panel_bytes = (groups + 1) / 2 * 64 + groups * 512;
+      const uint8_t* block = t.data + row / 16 * panel_bytes + k / 64 * (64 + 1024);
+      const int q = block[64 + k % 64 / 4 * 64 + 4 * r + k % 4] - 128;
+      return half_at(block + k % 64 / 32 * 32 + 2 * r) * static_cast<float>(q);
     }
     case WeightFormat::kQ4:
     case WeightFormat::kQ4M:
@@ -58,16 +58,18 @@ float stored_weight(const Tensor& t, size_t row, size_t k) {
     case WeightFormat::kQ5M: {
       const bool with_minimum = t.format == WeightFormat::kQ4M || t.format == WeightFormat::kQ5M;
       const bool five_bits = t.format == WeightFormat::kQ5 || t.format == WeightFormat::kQ5M;
-      const size_t params = with_minimum ? groups * 64 : (groups * 32 + 63) / 64 * 64;
-      const size_t group_bytes = five_bits ? 5 * 64 : 4 * 64;
-      const uint8_t* panel = t.data + row / 16 * (params + groups * group_bytes);
-      const uint8_t* quants = panel + params + k / 32 * group_bytes + 4 * r + k % 4;
+      const size_t lines = (five_bits ? 5 : 4) * 64, group = k / 32;
+      const size_t panel_bytes = (with_minimum ? groups : (groups + 1) / 2) * 64 + groups * lines;
+      const uint8_t* block =
+          t.data + row / 16 * panel_bytes + (with_minimum ? group * (64 + lines) : group / 2 * (64 + 2 * lines));
+      const size_t second = with_minimum ? 0 : group % 2;
+      const uint8_t* quants = block + 64 + second * lines + 4 * r + k % 4;
       const uint8_t byte = quants[k % 32 / 8 * 64];
       int q = k % 8 < 4 ? byte & 15 : byte >> 4;
       if (five_bits) q += 16 * (quants[4 * 64] >> (k % 32 / 4) & 1);
-      const uint8_t* at = panel + k / 32 * (with_minimum ? 64 : 32) + 2 * r;
-      if (with_minimum) return half_at(at) * static_cast<float>(q) + half_at(at + 32);
-      return half_at(at) * static_cast<float>(q - (five_bits ? 16 : 8));
+      const float scale = half_at(block + second * 32 + 2 * r);
+      if (with_minimum) return scale * static_cast<float>(q) + half_at(block + 32 + 2 * r);
+      return scale * static_cast<float>(q - (five_bits ? 16 : 8));
     }
     case WeightFormat::kQ6: break;  // gguf_blocks_test: no tiny model has it
   }

@@ -152,9 +152,11 @@ TEST_CASE("extreme quants do not overflow") {
     // Every quant the largest, of scale 1, no minimum, times +-127.
     for (test::Line& line : c.packed.lines) std::fill_n(line.bytes, 64, uint8_t{255});
     auto* halves = reinterpret_cast<uint16_t*>(c.packed.lines[0].bytes);
-    const size_t count = panel_params_bytes(format, k) / 2;
     const test::QuantText text = test::quant_text(format);
-    for (size_t i = 0; i < count; ++i) halves[i] = text.minimum && i / 16 % 2 == 1 ? 0 : 0x3c00;
+    for (size_t unit = 0; unit < k / text.inputs; ++unit) {
+      std::fill_n(halves + text.params_at(unit) / 2, 16, uint16_t{0x3c00});
+      if (text.minimum) std::fill_n(halves + text.params_at(unit) / 2 + 16, 16, uint16_t{0});
+    }
     for (size_t t = 0; t < c.tokens; ++t) {
       std::fill_n(&c.xq.quants[t * k], k, t % 2 == 0 ? int8_t{127} : int8_t{-127});
       std::fill_n(&c.xq.scales[t * 2], 2, 1.0f);

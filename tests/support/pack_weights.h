@@ -27,8 +27,22 @@ struct PackedMatrix {
 // What the text says of a quantised format.
 struct QuantText {
   int bits, offset;
-  size_t inputs;  // that share a scale
+  size_t inputs;  // of a unit
   bool minimum;
+
+  size_t unit_lines() const { return inputs * static_cast<size_t>(bits) / 32; }
+  // Bytes from the panel's start to the parameters and to the quants of a unit.
+  size_t params_at(size_t unit) const {
+    return minimum ? unit * (1 + unit_lines()) * 64 : unit / 2 * (1 + 2 * unit_lines()) * 64 + unit % 2 * 32;
+  }
+  size_t quants_at(size_t unit) const {
+    return minimum ? unit * (1 + unit_lines()) * 64 + 64
+                   : (unit / 2 * (1 + 2 * unit_lines()) + 1 + unit % 2 * unit_lines()) * 64;
+  }
+  size_t panel_bytes(size_t cols) const {
+    const size_t units = cols / inputs;
+    return (minimum ? units : (units + 1) / 2) * 64 + units * unit_lines() * 64;
+  }
 };
 inline QuantText quant_text(WeightFormat format) {
   switch (format) {
@@ -102,14 +116,12 @@ inline PackedMatrix pack_weights(WeightFormat format, std::span<const float> w, 
       continue;
     }
     const QuantText text = quant_text(format);
-    const size_t units = cols / text.inputs, unit_lines = text.inputs * static_cast<size_t>(text.bits) / 32;
-    const size_t params = text.minimum ? units * 64 : (units * 32 + 63) / 64 * 64;
-    for (size_t u = 0; u < units; ++u) {
+    for (size_t u = 0; u < cols / text.inputs; ++u) {
       const PackedUnit unit = pack_unit(text, &w[row * cols + u * text.inputs]);
-      put_half(u * (text.minimum ? 32 : 16) + r, unit.scale);
-      if (text.minimum) put_half(u * 32 + 16 + r, unit.minimum);
+      put_half(text.params_at(u) / 2 + r, unit.scale);
+      if (text.minimum) put_half(text.params_at(u) / 2 + 16 + r, unit.minimum);
       for (size_t i = 0; i < text.inputs; ++i) {
-        put_quant(text, i, unit.quants[i], panel + params + u * unit_lines * 64 + 4 * r);
+        put_quant(text, i, unit.quants[i], panel + text.quants_at(u) + 4 * r);
         packed.weights[row * cols + u * text.inputs + i] =
             unit.scale * static_cast<float>(unit.quants[i]) + unit.minimum;
       }

@@ -14,22 +14,17 @@ namespace {
 bool is_finite_half(uint16_t half) { return (half & 0x7c00u) != 0x7c00u; }
 
 // Writes row r's group into a zeroed panel.
-void store_group(WeightFormat format, const QuantGroup& group, size_t cols, size_t r, size_t index, uint8_t* panel) {
-  const auto put_half = [panel, r](size_t line_of_halves, float value) {
+void store_group(WeightFormat format, const QuantGroup& group, size_t r, size_t index, uint8_t* panel) {
+  const auto put_half = [panel, r](size_t offset, float value) {
     const uint16_t half = float_to_half(value);
-    std::memcpy(panel + (line_of_halves * kPanelRows + r) * 2, &half, 2);
+    std::memcpy(panel + offset + 2 * r, &half, 2);
   };
   const size_t inputs = scale_inputs(format), units = kGroup / inputs;
-  if (has_minimum(format)) {
-    put_half(2 * index, group.d[0]);
-    put_half(2 * index + 1, group.m);
-  } else {
-    for (size_t unit = 0; unit < units; ++unit) put_half(index * units + unit, group.d[unit]);
-  }
+  for (size_t unit = 0; unit < units; ++unit) put_half(params_offset(format, index * units + unit), group.d[unit]);
+  if (has_minimum(format)) put_half(params_offset(format, index) + 2 * kPanelRows, group.m);
   const size_t high_bits = quant_bits(format) - 4;
-  uint8_t* out = panel + panel_params_bytes(format, cols) + index * units * scale_lines(format) * kLineBytes + 4 * r;
   for (size_t i = 0; i < kGroup; ++i) {
-    uint8_t* unit = out + i / inputs * scale_lines(format) * kLineBytes + i % 4;
+    uint8_t* unit = panel + quants_offset(format, index * units + i / inputs) + 4 * r + i % 4;
     const size_t in_unit = i % inputs;
     if (format == WeightFormat::kQ8) {
       unit[in_unit / 4 * kLineBytes] = group.q[i];
@@ -91,7 +86,7 @@ Status PanelConverter::copy_groups(uint64_t row, size_t r, uint8_t* panel) {
     }
     QuantGroup stored = group;
     if (!round_params(&stored)) return too_large();
-    store_group(target_, stored, row_.size(), r, index, panel);
+    store_group(target_, stored, r, index, panel);
     if (stored.d[0] == group.d[0] && stored.d[1] == group.d[1] && stored.m == group.m) continue;
     float before[kGroup], after[kGroup];
     dequantise_group(target_, group, before);
@@ -157,7 +152,7 @@ Status PanelConverter::store_row(size_t r, uint8_t* panel) {
     QuantGroup group;
     float stored[kGroup];
     if (!quantise_group(target_, &row_[index * kGroup], &group)) return too_large();
-    store_group(target_, group, cols, r, index, panel);
+    store_group(target_, group, r, index, panel);
     dequantise_group(target_, group, stored);
     for (size_t i = 0; i < kGroup; ++i) error_.add(row_[index * kGroup + i], stored[i]);
   }

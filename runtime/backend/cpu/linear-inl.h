@@ -56,8 +56,8 @@ HWY_INLINE void for_tiles(const LinearArgs& args, size_t panel_begin, size_t pan
   size_t first = panel_begin * kParts;
   const size_t end = panel_end * kParts;
   if (args.tokens == 1) {
-    // Bound by memory: one pass over the weights, several streams and chains of sums at a time.
-    for (; first + 4 <= end; first += 4) Tile::template run<1, 4>(args, first, 0);
+    constexpr int kVectors = Tile::kDecodeVectors;  // bound by memory: one pass over the weights
+    for (; first + kVectors <= end; first += kVectors) Tile::template run<1, kVectors>(args, first, 0);
   } else {
     for (; first + 2 <= end; first += 2) for_tokens<Tile, kTokenTile, 2>(args, first, 0);
   }

@@ -15,6 +15,8 @@ namespace lethe::cpu::HWY_NAMESPACE {
 // Weight is float or Half.
 template <class Weight>
 struct FloatTile {
+  static constexpr int kDecodeVectors = 4;  // as many chains of sums
+
   // y of T tokens from `token` on, for V vectors of rows from vector `first` on. Every output is one chain of
   // multiply-adds over k, whatever T and V are.
   template <int T, int V>

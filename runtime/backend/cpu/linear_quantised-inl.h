@@ -53,7 +53,7 @@ struct QuantisedTile {
   static constexpr size_t kInputs = scale_inputs(kFormat);
   static constexpr size_t kLineInputs = kNibbles ? 8 : 4;
   static constexpr size_t kLowLines = kInputs / kLineInputs;
-  static constexpr size_t kParamStride = has_minimum(kFormat) ? 2 * kPanelRows : kPanelRows;  // halves
+  static constexpr int kDecodeVectors = kParts;  // one panel at a time: one stream, which is what memory reads fastest
   // Where a scale covers only part of a group, the group's sum is no use: the offset is multiplied like a weight.
   static constexpr bool kOffsetIsWeight = kInputs != kGroup;
 
@@ -143,13 +143,8 @@ struct QuantisedTile {
     constexpr int W = V + (kOffsetIsWeight ? 1 : 0);
     const size_t cols = args.weight.cols;
     const size_t groups = cols / kGroup;
-    const Half* HWY_RESTRICT params[V];
-    const uint8_t* lines[V];
-    for (size_t v = 0; v < V; ++v) {
-      const uint8_t* panel = panel_of(args.weight, first + v);
-      params[v] = reinterpret_cast<const Half*>(panel) + part_of(first + v) * kLanes;
-      lines[v] = panel + panel_params_bytes(kFormat, cols) + part_of(first + v) * kLanes * 4;
-    }
+    const uint8_t* panels[V];
+    for (size_t v = 0; v < V; ++v) panels[v] = panel_of(args.weight, first + v);
     const int8_t* HWY_RESTRICT quants = args.xq.quants + token * cols;
     const float* HWY_RESTRICT scales = args.xq.scales + token * groups;
     const float* HWY_RESTRICT sums = args.xq.sums + token * groups;
@@ -161,9 +156,11 @@ struct QuantisedTile {
       for (int v = 0; v < V; ++v) acc[t][v] = hn::Zero(df);
     }
     for (size_t unit = 0; unit < cols / kInputs; ++unit) {
+      const uint8_t* lines[V];
       VU8 high_line[V];
       HWY_UNROLL(4)
       for (int v = 0; v < V; ++v) {
+        lines[v] = panels[v] + quants_offset(kFormat, unit) + part_of(first + static_cast<size_t>(v)) * kLanes * 4;
         high_line[v] = hn::Zero(du8);
         if constexpr (kNibbles && kHighBits > 0) high_line[v] = hn::LoadU(du8, lines[v] + kLowLines * kLineBytes);
       }
@@ -173,14 +170,14 @@ struct QuantisedTile {
       VF scale[V], minimum[V];
       HWY_UNROLL(4)
       for (int v = 0; v < V; ++v) {
-        const Half* at = params[v] + unit * kParamStride;
+        const auto* at = reinterpret_cast<const Half*>(panels[v] + params_offset(kFormat, unit)) +
+                         part_of(first + static_cast<size_t>(v)) * kLanes;
         scale[v] = load_float(at);
         if constexpr (has_minimum(kFormat)) {
           minimum[v] = load_float(at + kPanelRows);
         } else {
           minimum[v] = hn::Mul(scale[v], hn::Set(df, -quant_offset(kFormat)));
         }
-        lines[v] += scale_lines(kFormat) * kLineBytes;
       }
       const size_t group = unit * kInputs / kGroup;
       HWY_UNROLL(8)

@@ -25,20 +25,16 @@ struct UnitParams {
 };
 
 inline UnitParams panel_params(const Panel& panel, size_t row, size_t unit) {
-  const auto* halves = reinterpret_cast<const uint16_t*>(panel.data);
-  if (has_minimum(panel.format)) {
-    const uint16_t* line = halves + unit * 2 * kPanelRows;
-    return {half_to_float(line[row]), half_to_float(line[kPanelRows + row])};
-  }
-  const float scale = half_to_float(halves[unit * kPanelRows + row]);
+  const auto* halves = reinterpret_cast<const uint16_t*>(panel.data + params_offset(panel.format, unit));
+  const float scale = half_to_float(halves[row]);
+  if (has_minimum(panel.format)) return {scale, half_to_float(halves[kPanelRows + row])};
   return {scale, scale * static_cast<float>(-quant_offset(panel.format))};
 }
 
 // The stored unsigned quant.
 inline int panel_quant(const Panel& panel, size_t row, size_t k) {
   const size_t inputs = scale_inputs(panel.format);
-  const uint8_t* bytes = panel.data + panel_params_bytes(panel.format, panel.cols) +
-                         k / inputs * scale_lines(panel.format) * kLineBytes + row * 4 + k % 4;
+  const uint8_t* bytes = panel.data + quants_offset(panel.format, k / inputs) + row * 4 + k % 4;
   const size_t in_unit = k % inputs;
   if (panel.format == WeightFormat::kQ8) return bytes[in_unit / 4 * kLineBytes];
   const uint8_t both = bytes[in_unit / 8 * kLineBytes];
