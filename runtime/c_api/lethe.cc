@@ -108,7 +108,13 @@ Status to_options(const lethe_session_params* params, SessionOptions* options) {
   const char* policy = p.policy == nullptr ? kWindowPolicy.name : p.policy;
   options->policy = find_policy(policy);
   if (options->policy == nullptr) {
-    return Status::error(ErrorCode::kInvalidArgument, "policy %.64s is unknown: full, window", policy);
+    char names[160];
+    size_t used = 0;
+    for (const Policy* known : policies()) {
+      const int written = snprintf(names + used, sizeof names - used, "%s%s", used == 0 ? "" : ", ", known->name);
+      used += std::min(static_cast<size_t>(written), sizeof names - used - 1);
+    }
+    return Status::error(ErrorCode::kInvalidArgument, "policy %.32s is unknown: %s", policy, names);
   }
   options->sinks = p.sinks;
   if (p.kv_type != LETHE_KV_F16 && p.kv_type != LETHE_KV_INT8) {
@@ -126,6 +132,8 @@ Status to_options(const lethe_session_params* params, SessionOptions* options) {
   options->threads = p.threads != 0 ? p.threads : std::min(os::fast_core_count(), cpu::ThreadPool::kMaxThreads);
   options->logit_rows = p.logit_rows;
   options->turn_bytes = p.turn_bytes;
+  options->recent_percent = p.recent_percent;
+  options->policy_seed = p.policy_seed;
   return {};
 }
 
@@ -255,6 +263,7 @@ void lethe_session_params_init(lethe_session_params* params) {
   params->positions = LETHE_POSITIONS_AUTO;
   params->logit_rows = defaults.logit_rows;
   params->turn_bytes = defaults.turn_bytes;
+  params->recent_percent = defaults.recent_percent;
 }
 
 lethe_code lethe_session_plan(const lethe_model* model, const lethe_session_params* params, lethe_memory* memory,

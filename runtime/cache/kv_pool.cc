@@ -129,6 +129,8 @@ Status KvPool::compact(uint32_t layer, uint32_t kv_head, std::span<const uint64_
   for (uint32_t rank = 0; rank < from.length; rank += kBlockSlots) {
     const uint32_t used = std::min(kBlockSlots, from.length - rank);
     uint32_t bits = static_cast<uint32_t>(keep[rank / 64] >> rank % 64) & (UINT32_MAX >> (kBlockSlots - used));
+    SlotMove moves[kBlockSlots + 1];
+    uint32_t move_count = 0;
     while (bits != 0) {
       const auto slot = static_cast<uint32_t>(std::countr_zero(bits));
       const uint32_t to_slot = kept % kBlockSlots;
@@ -141,10 +143,11 @@ Status KvPool::compact(uint32_t layer, uint32_t kv_head, std::span<const uint64_
         to_block = block_index;
       }
       const uint32_t run = std::min(static_cast<uint32_t>(std::countr_one(bits >> slot)), kBlockSlots - to_slot);
-      move_slots(block_index, slot, to_block, to_slot, run);
+      if (to_block != block_index || to_slot != slot) moves[move_count++] = {slot, to_block, to_slot, run};
       kept += run;
       bits &= run == kBlockSlots ? 0 : ~(((1u << run) - 1) << slot);
     }
+    move_slots(block_index, {moves, move_count});
     block_index = next_[block_index];
   }
   cut(from, to_block, kept);
@@ -252,12 +255,22 @@ void KvPool::cut(KvList& list, uint32_t last_block, uint32_t length) {
   list.length = length;
 }
 
-void KvPool::move_slots(uint32_t from_block, uint32_t from_slot, uint32_t to_block, uint32_t to_slot, uint32_t count) {
-  if (from_block == to_block && from_slot == to_slot) return;
-  const uint8_t* from = block(from_block);
-  uint8_t* to = block(to_block);
+// Row by row, all moves of a block at once: keys have a row for every dimension, of one or two bytes a slot.
+void KvPool::move_slots(uint32_t from_block, std::span<const SlotMove> moves) {
+  if (moves.empty()) return;
   for_each_row(layout_, [&](uint32_t offset, uint32_t slot_bytes) {
-    memmove(to + offset + to_slot * slot_bytes, from + offset + from_slot * slot_bytes, count * slot_bytes);
+    const uint8_t* from = block(from_block) + offset;
+    for (const SlotMove& move : moves) {
+      uint8_t* to = block(move.to_block) + offset + move.to_slot * slot_bytes;
+      const uint8_t* first = from + move.from_slot * slot_bytes;
+      if (move.count == 1 && slot_bytes == 2) {
+        memcpy(to, first, 2);
+      } else if (move.count == 1 && slot_bytes == 1) {
+        *to = *first;
+      } else {
+        memmove(to, first, move.count * slot_bytes);
+      }
+    }
   });
 }
 

@@ -126,7 +126,10 @@ class KvPool {
   void link_blocks(KvList& list, uint32_t count);
   void free_chain(uint32_t first, uint32_t end);
   void cut(KvList& list, uint32_t last_block, uint32_t length);
-  void move_slots(uint32_t from_block, uint32_t from_slot, uint32_t to_block, uint32_t to_slot, uint32_t count);
+  struct SlotMove {
+    uint32_t from_slot, to_block, to_slot, count;
+  };
+  void move_slots(uint32_t from_block, std::span<const SlotMove> moves);
   void zero_state(const KvList& list, uint32_t n);
   Status check_list(uint32_t index) const;
 

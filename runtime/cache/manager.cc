@@ -1,20 +1,38 @@
 #include "runtime/cache/manager.h"
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 
 #include "runtime/os/process.h"
 
 namespace lethe {
+namespace {
+
+// Sets the bits [begin, end).
+void keep_ranks(std::span<uint64_t> keep_bits, uint32_t begin, uint32_t end) {
+  for (uint32_t rank = begin; rank < end; ++rank) keep_bits[rank / 64] |= uint64_t{1} << rank % 64;
+}
+
+}  // namespace
 
 Status CacheManager::carve(Arena& arena, KvPool& pool, const Policy& policy, const CacheOptions& options) {
   if (options.low_water_eighths < 1 || options.low_water_eighths > 8) {
     return Status::error(ErrorCode::kInvalidArgument, "a low water mark of %u eighths: it must be 1 to 8",
                          options.low_water_eighths);
   }
+  if (options.recent_percent > 100) {
+    return Status::error(ErrorCode::kInvalidArgument, "%u percent of the cache for recent tokens: at most 100",
+                         options.recent_percent);
+  }
   pool_ = &pool;
   policy_ = &policy;
   options_ = options;
   keep_bits_ = arena.take<uint64_t>((uint64_t{pool.block_count()} * kBlockSlots + 63) / 64);
+  const bool scores = policy.score != nullptr;
+  scores_ = arena.take<float>(scores ? pool.token_capacity() : 0);
+  ranks_ = arena.take<uint32_t>(scores ? pool.token_capacity() : 0);
+  work_ = arena.take<float>(scores ? policy_work_floats(pool.layout().head_dim) : 0);
   if (!arena.ok()) return Status::error(ErrorCode::kInternal, "the arena is too small for the cache's work space");
   reset_stats();
   return {};
@@ -110,7 +128,7 @@ uint32_t CacheManager::target_length(uint32_t length, uint32_t n) const {
   const uint32_t capacity = pool_->token_capacity();
   const auto low_water = static_cast<uint32_t>(uint64_t{capacity} * options_.low_water_eighths / 8);
   const uint32_t target = std::max(options_.sinks, std::min(low_water, capacity - n));
-  if (length <= target) return target;
+  if (length <= target || policy_->score != nullptr) return target;
   // Dropping whole blocks lets a window be compacted by relinking blocks, without moving bytes.
   const uint32_t dropped = (length - target + kBlockSlots - 1) / kBlockSlots * kBlockSlots;
   return dropped <= length - options_.sinks ? length - dropped : target;
@@ -119,13 +137,36 @@ uint32_t CacheManager::target_length(uint32_t length, uint32_t n) const {
 Status CacheManager::shrink_list(uint32_t layer, uint32_t kv_head, uint32_t target) {
   const KvList before = pool_->list(layer, kv_head);
   const std::span<uint64_t> keep = clear_keep_bits(before.length);
-  policy_->select({pool_->view(), before, layer, kv_head, target, options_.sinks}, keep);
+  select(layer, kv_head, target, keep);
   LETHE_RETURN_IF_ERROR(pool_->compact(layer, kv_head, keep));
   const uint32_t after = pool_->list(layer, kv_head).length;
   evicted_slots_ += before.length - after;
-  if (after <= target) return {};
-  return Status::error(ErrorCode::kInternal, "policy %s kept %u of %u tokens where %u may stay", policy_->name, after,
-                       before.length, target);
+  return {};
+}
+
+// Sets the bits of the `target` tokens that stay: sinks, the newest, and of the others those of the highest scores, the
+// newer of equals.
+void CacheManager::select(uint32_t layer, uint32_t kv_head, uint32_t target, std::span<uint64_t> keep) {
+  const KvList list = pool_->list(layer, kv_head);
+  const uint32_t percent = policy_->score == nullptr ? 100 : options_.recent_percent;
+  const auto recent = static_cast<uint32_t>(uint64_t{target - options_.sinks} * percent / 100);
+  const uint32_t begin = options_.sinks, end = list.length - recent;
+  keep_ranks(keep, 0, begin);
+  keep_ranks(keep, end, list.length);
+  const uint32_t chosen = target - options_.sinks - recent;
+  if (chosen == 0) return;
+  const std::span<float> scores = scores_.first(list.length);
+  policy_->score({pool_->view(), list, layer, kv_head, options_.seed, work_}, scores);
+  for (float& score : scores) {
+    if (!(score == score)) score = -std::numeric_limits<float>::infinity();  // so that the order below is one
+  }
+  const std::span<uint32_t> ranks = ranks_.first(end - begin);
+  std::iota(ranks.begin(), ranks.end(), begin);
+  const auto stays_before = [&](uint32_t a, uint32_t b) {
+    return scores[a] != scores[b] ? scores[a] > scores[b] : a > b;
+  };
+  std::nth_element(ranks.begin(), ranks.begin() + chosen, ranks.end(), stays_before);
+  for (const uint32_t rank : ranks.first(chosen)) keep_ranks(keep, rank, rank + 1);
 }
 
 }  // namespace lethe

@@ -15,6 +15,8 @@ struct CacheOptions {
   uint32_t sinks = 4;  // first tokens that are never dropped
   // An eviction leaves at most this many eighths of the capacity, so that its cost is shared by many tokens. 1-8.
   uint32_t low_water_eighths = 7;
+  uint32_t recent_percent = 100;  // Policy::recent_percent, or what the user wants instead
+  uint64_t seed = 0;              // for policies that draw
   // Tokens that a query of a layer sees, itself included; 0: all. What lies behind a window is dropped, and nothing is
   // lost by it. Empty: no layer has a window. Outlives the manager.
   std::span<const uint32_t> windows = {};  // [layers]
@@ -60,12 +62,16 @@ class CacheManager {
   Status drop_unseen();
   std::span<uint64_t> clear_keep_bits(uint32_t length);
   uint32_t target_length(uint32_t length, uint32_t n) const;
+  void select(uint32_t layer, uint32_t kv_head, uint32_t target, std::span<uint64_t> keep);
   Status shrink_list(uint32_t layer, uint32_t kv_head, uint32_t target);
 
   KvPool* pool_ = nullptr;
   const Policy* policy_ = nullptr;
   CacheOptions options_;
   std::span<uint64_t> keep_bits_;  // [tokens of all blocks / 64]: one list may own them all
+  std::span<float> scores_;        // [token capacity] of the list that shrinks, when the policy scores
+  std::span<uint32_t> ranks_;      // [token capacity] likewise
+  std::span<float> work_;          // [policy_work_floats] likewise
   CacheStats stats_;
   uint64_t evicted_slots_ = 0;  // summed over lists
 };

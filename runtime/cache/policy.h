@@ -1,5 +1,5 @@
-// Eviction policies: which tokens of a list stay when the cache needs room. One small file each in policies/; the table
-// in policies.cc names them all.
+// Eviction policies: how much each token of a list is worth when the cache needs room. One small file each in
+// policies/; the table in policies.cc names them all.
 //
 // A policy is constant data and pure functions. What it must remember of a token lives in the token's slot (the state
 // section of the block), moves with it when the list is compacted, starts as zero and is charged to the same cap as
@@ -14,36 +14,41 @@
 
 namespace lethe {
 
-// One list that must shrink.
-struct SelectArgs {
+// One list whose tokens are to be scored.
+struct ScoreArgs {
   KvPoolView pool;
-  KvList list;  // length > target_length
+  KvList list;
   uint32_t layer;
   uint32_t kv_head;
-  uint32_t target_length;  // tokens that may stay; >= sinks
-  uint32_t sinks;          // the first tokens of the conversation, which no policy may drop (StreamingLLM, section 3.1)
+  uint64_t seed;          // for policies that draw
+  std::span<float> work;  // [policy_work_floats(head_dim)]
 };
+// A block of keys or values as floats, and four rows.
+constexpr size_t policy_work_floats(size_t head_dim) { return head_dim * (kBlockSlots + 4); }
 
 struct Policy {
   const char* name;
   PositionMode default_positions;
   uint32_t state_bytes_per_slot;
-  // Sets bit r % 64 of word r / 64 for every rank r that stays: at most target_length bits, the first `sinks` among
-  // them. Null: the policy never evicts, and a full cache is an error.
-  //   keep_bits [ceil(list.length / 64)]   zeroed
-  void (*select)(const SelectArgs& args, std::span<uint64_t> keep_bits);
+  // Share of what stays, besides the sinks, that is simply the newest tokens; 100: nothing is scored. The rest are the
+  // tokens of the highest scores. A user may choose another share.
+  uint32_t recent_percent;
+  // Higher is worth more; what is not a number counts as least. Null: nothing is scored.
+  //   scores [list.length]
+  void (*score)(const ScoreArgs& args, std::span<float> scores);
 
-  bool evicts() const { return select != nullptr; }
+  // False: a full cache is an error.
+  bool evicts() const { return score != nullptr || recent_percent == 100; }
 };
 
 extern const Policy kFullPolicy;
 extern const Policy kWindowPolicy;
+extern const Policy kRandomPolicy;
+extern const Policy kL2Policy;
+extern const Policy kKeyDiffPolicy;
 
 std::span<const Policy* const> policies();
 // Null when there is none of this name.
 const Policy* find_policy(std::string_view name);
-
-// For select(): sets the bits [begin, end).
-void keep_ranks(std::span<uint64_t> keep_bits, uint32_t begin, uint32_t end);
 
 }  // namespace lethe

@@ -53,8 +53,14 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                           .block_count = static_cast<uint32_t>(std::min<uint64_t>(blocks, UINT32_MAX)),
                                           .state_bytes_per_slot = options_.policy->state_bytes_per_slot,
                                           .token_capacity = shape.cache_tokens()}));
+  const uint32_t recent =
+      options_.recent_percent >= 0 ? static_cast<uint32_t>(options_.recent_percent) : options_.policy->recent_percent;
   LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, *options_.policy,
-                                       {.sinks = options_.sinks, .windows = windows_, .longest_step = shape.chunk}));
+                                       {.sinks = options_.sinks,
+                                        .recent_percent = recent,
+                                        .seed = options_.policy_seed,
+                                        .windows = windows_,
+                                        .longest_step = shape.chunk}));
   count(MemoryTag::kKvIndex);
   const Sampler::Scratch sampler_scratch = Sampler::layout(arena, config.vocab);
   count(MemoryTag::kSampler);

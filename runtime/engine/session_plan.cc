@@ -36,6 +36,9 @@ Status check_options(const SessionOptions& options) {
   if (options.logit_rows == 0 || options.logit_rows > kMaxLogitRows) {
     return refuse("logit_rows", options.logit_rows, kMaxLogitRows);
   }
+  if (options.recent_percent < -1 || options.recent_percent > 100) {
+    return Status::error(ErrorCode::kInvalidArgument, "recent_percent is %d: -1 to 100", options.recent_percent);
+  }
   if (options.sinks > kMaxSinks) return refuse("sinks", options.sinks, kMaxSinks);
   if (options.turn_bytes > kMaxTurnBytes) return refuse("turn_bytes", options.turn_bytes, kMaxTurnBytes);
   if (options.max_tokens > kMaxCacheTokens) return refuse("max_tokens", options.max_tokens, kMaxCacheTokens);

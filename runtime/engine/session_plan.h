@@ -23,6 +23,8 @@ struct SessionOptions {
   uint64_t host_bytes = 0;
   const Policy* policy = &kWindowPolicy;
   uint32_t sinks = 4;
+  int32_t recent_percent = -1;  // of what stays in an eviction, the newest tokens; -1: as the policy has it
+  uint64_t policy_seed = 0;     // for policies that draw
   KvType kv_type = KvType::kF16;
   PositionMode positions = PositionMode::kRolling;
   uint32_t max_tokens = 0;     // 0: all that the cap allows, at most the trained length

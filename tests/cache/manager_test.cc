@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <set>
 #include <string>
 #include <vector>
@@ -125,6 +127,52 @@ TEST_CASE("manager: a layer with a window keeps what its queries see, and no mor
   CHECK(evicted);
 }
 
+// A policy whose scores the test knows: the last digits of the position, so that old tokens can be worth most.
+TEST_CASE("manager: sinks, the newest, and of the others the highest scores stay, the newer of equals") {
+  static constexpr auto score_of = [](uint32_t position) { return static_cast<float>(position * 37 % 50); };
+  const Policy policy{"digits", PositionMode::kAbsolute, 0, 25, [](const ScoreArgs& args, std::span<float> scores) {
+                        uint32_t block = args.list.first_block;
+                        for (uint32_t rank = 0; rank < args.list.length; ++rank) {
+                          if (rank != 0 && rank % 32 == 0) block = args.pool.next[block];
+                          uint32_t position;
+                          memcpy(&position,
+                                 args.pool.blocks + uint64_t{block} * args.pool.layout.block_bytes +
+                                     args.pool.layout.positions_offset + rank % 32 * 4,
+                                 4);
+                          scores[rank] = position % 11 == 0 ? NAN : score_of(position);
+                        }
+                      }};
+  for (const uint32_t recent : {0u, 25u, 50u, 100u}) {
+    CAPTURE(recent);
+    OwnedManager m({2, 1, 3, KvType::kF16, 2 * 8, 0}, policy, {.sinks = 4, .recent_percent = recent});
+    std::vector<uint32_t> kept;  // the same in both lists
+    while (m.position < 3000) {
+      const uint32_t n = 1 + m.position % 40;
+      if (kept.size() + n > 256) {
+        const uint32_t target = std::min(256u * 7 / 8, 256 - n), newest = (target - 4) * recent / 100;
+        std::vector<uint32_t> others(kept.begin() + 4, kept.end() - newest);
+        std::sort(others.begin(), others.end(), [](uint32_t a, uint32_t b) {
+          const float x = a % 11 == 0 ? -1 : score_of(a), y = b % 11 == 0 ? -1 : score_of(b);
+          return x != y ? x > y : a > b;
+        });
+        others.resize(target - 4 - newest);
+        std::sort(others.begin(), others.end());
+        others.insert(others.begin(), kept.begin(), kept.begin() + 4);
+        others.insert(others.end(), kept.end() - newest, kept.end());
+        kept = others;
+      }
+      for (uint32_t t = 0; t < n; ++t) kept.push_back(m.position + t);
+      REQUIRE(m.step(n).ok());
+      REQUIRE(m.owned.pool.check().ok());
+      for (const uint32_t layer : {0u, 1u}) {
+        REQUIRE(m.owned.list_equals(layer, 0, static_cast<uint32_t>(kept.size()),
+                                    [&](uint32_t rank) { return m.token_of(layer, kept[rank]); }));
+      }
+    }
+    CHECK(m.manager.stats().evictions > 50);
+  }
+}
+
 TEST_CASE("manager: with windows in all layers a conversation goes on for ever, without evictions") {
   const uint32_t windows[] = {40, 64};
   OwnedManager m({2, 1, 2, KvType::kF16, kv_window_blocks(40, 8) + kv_window_blocks(64, 8), 0, 128}, kFullPolicy,
@@ -187,7 +235,7 @@ TEST_CASE("manager: a step that fails after room was made can be rolled back and
   m.require_window(4);
 }
 
-TEST_CASE("manager: impossible options, and a policy that keeps too much is reported") {
+TEST_CASE("manager: impossible options") {
   OwnedManager m({1, 1, 4, KvType::kF16, 2, 0}, kFullPolicy);
   Arena arena = Arena::measuring();
   CHECK(m.manager.carve(arena, m.owned.pool, kFullPolicy, {4, 0}).code() == ErrorCode::kInvalidArgument);
@@ -195,12 +243,8 @@ TEST_CASE("manager: impossible options, and a policy that keeps too much is repo
   Arena none(nullptr, 0);
   CHECK(m.manager.carve(none, m.owned.pool, kFullPolicy, {}).code() == ErrorCode::kInternal);
 
-  const Policy keeps_all{"keeps_all", PositionMode::kAbsolute, 0, [](const SelectArgs& args, std::span<uint64_t> keep) {
-                           keep_ranks(keep, 0, args.list.length);
-                         }};
-  OwnedManager bad({1, 1, 4, KvType::kF16, 2, 0}, keeps_all);
-  REQUIRE(bad.step(60).ok());
-  CHECK(bad.step(10).code() == ErrorCode::kInternal);
+  CHECK(m.manager.carve(arena, m.owned.pool, kFullPolicy, {.recent_percent = 101}).code() ==
+        ErrorCode::kInvalidArgument);
 }
 
 TEST_CASE("policies: found by name, each with a name of its own") {

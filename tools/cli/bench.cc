@@ -29,8 +29,7 @@ struct BenchOptions {
   std::string model;
   uint32_t prompt = 512, generate = 128, depth = 0, repeat = 5;
   std::string threads = "0";
-  SessionOptions session{
-      .ram = {.text = "64GiB"}, .policy = "full", .kv = {}, .positions = {}, .sinks = {}, .chunk = {}, .threads = {}};
+  SessionOptions session{.ram = {.text = "64GiB"}, .policy = "full"};
   bool json = false;
 };
 

@@ -27,8 +27,7 @@ struct PplOptions {
   std::string model, text_file;
   uint32_t context = 512;
   int64_t chunks = -1;
-  SessionOptions session{
-      .ram = {.text = "512MiB"}, .policy = "full", .kv = {}, .positions = {}, .sinks = {}, .chunk = {}, .threads = {}};
+  SessionOptions session{.ram = {.text = "512MiB"}, .policy = "full"};
   bool json = false;
 };
 

@@ -52,7 +52,11 @@ uint64_t RamOption::bytes() const {
 void SessionOptions::add_to(CLI::App& command) {
   ram.add_to(command);
   command.add_option("--policy", policy,
-                     "what the cache forgets: window (default; first tokens + most recent) or full");
+                     "what the cache forgets: window (default; keeps the first tokens and the most recent), keydiff, "
+                     "l2, random, or full (nothing: a full cache is an error)");
+  command.add_option("--recent", recent,
+                     "percent of what stays in an eviction that is the newest tokens (default: as the policy has it)");
+  command.add_option("--policy-seed", policy_seed, "for policies that draw (default 0)");
   command.add_option("--sinks", sinks, "first tokens that are never forgotten (default 4)");
   command.add_option("--kv", kv, "type of cached keys and values: f16 (default) or int8");
   command.add_option("--positions", positions, "auto (default), absolute or rolling");
@@ -72,6 +76,11 @@ lethe_session_params SessionOptions::params(uint64_t host_bytes) const {
         {{"auto", LETHE_POSITIONS_AUTO}, {"absolute", LETHE_POSITIONS_ABSOLUTE}, {"rolling", LETHE_POSITIONS_ROLLING}});
   }
   if (chunk) params.prefill_chunk = *chunk;
+  if (recent) {
+    if (*recent > 100) fail(LETHE_ERROR_INVALID_ARGUMENT, "--recent is %u percent: at most 100", *recent);
+    params.recent_percent = static_cast<int32_t>(*recent);
+  }
+  if (policy_seed) params.policy_seed = *policy_seed;
   if (threads) params.threads = *threads;
   return params;
 }

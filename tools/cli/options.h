@@ -24,9 +24,10 @@ struct RamOption {
 };
 
 struct SessionOptions {
-  RamOption ram;
-  std::optional<std::string> policy, kv, positions;
-  std::optional<uint32_t> sinks, chunk, threads;
+  RamOption ram = {};
+  std::optional<std::string> policy = {}, kv = {}, positions = {};
+  std::optional<uint32_t> sinks = {}, chunk = {}, threads = {}, recent = {};
+  std::optional<uint64_t> policy_seed = {};
 
   void add_to(CLI::App& command);
   // Points into this object's strings. Throws invalid_argument.

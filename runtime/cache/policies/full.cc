@@ -3,7 +3,10 @@
 
 namespace lethe {
 
-constexpr Policy kFullPolicy = {
-    .name = "full", .default_positions = PositionMode::kAbsolute, .state_bytes_per_slot = 0, .select = nullptr};
+constexpr Policy kFullPolicy = {.name = "full",
+                                .default_positions = PositionMode::kAbsolute,
+                                .state_bytes_per_slot = 0,
+                                .recent_percent = 0,
+                                .score = nullptr};
 
 }  // namespace lethe

@@ -4,17 +4,11 @@
 #include "runtime/cache/policy.h"
 
 namespace lethe {
-namespace {
 
-void select_window(const SelectArgs& args, std::span<uint64_t> keep_bits) {
-  const uint32_t recent = args.target_length - args.sinks;
-  keep_ranks(keep_bits, 0, args.sinks);
-  keep_ranks(keep_bits, args.list.length - recent, args.list.length);
-}
-
-}  // namespace
-
-constexpr Policy kWindowPolicy = {
-    .name = "window", .default_positions = PositionMode::kRolling, .state_bytes_per_slot = 0, .select = select_window};
+constexpr Policy kWindowPolicy = {.name = "window",
+                                  .default_positions = PositionMode::kRolling,
+                                  .state_bytes_per_slot = 0,
+                                  .recent_percent = 100,
+                                  .score = nullptr};
 
 }  // namespace lethe

@@ -99,7 +99,8 @@ typedef struct lethe_session_params {
   size_t struct_size;
   uint64_t ram_bytes;     /* the cap; required */
   uint64_t host_bytes;    /* of the caller's own, to be counted inside the cap; 0 by default */
-  const char* policy;     /* what the cache forgets: "window" (default: 4 sinks + most recent, never ends) or "full" */
+  const char* policy;     /* what the cache forgets: "window" (default: the first tokens and the most recent), "keydiff",
+                             "l2", "random" (a control), or "full": nothing, and a full cache is an error */
   uint32_t sinks;         /* first tokens that are never forgotten; default 4 */
   int32_t kv_type;        /* LETHE_KV_*; default f16 */
   int32_t positions;      /* LETHE_POSITIONS_* */
@@ -109,6 +110,8 @@ typedef struct lethe_session_params {
   uint32_t logit_rows;    /* rows of logits that lethe_session_score computes at once; default 1, at most 64 */
   uint32_t turn_bytes;    /* longest text of lethe_session_feed_turn through the chat template; default 16 KiB. Takes
                              eleven times as much of the cap, for the template engine */
+  int32_t recent_percent; /* of what stays in an eviction, the newest tokens; default -1: as the policy has it */
+  uint64_t policy_seed;   /* for policies that draw; default 0 */
 } lethe_session_params;
 LETHE_API void lethe_session_params_init(lethe_session_params* params);
 

@@ -1,0 +1,44 @@
+// Reading what a list holds, block by block: for policies. Kernels read the same bytes in place.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+
+#include "runtime/cache/kv_layout.h"
+
+namespace lethe {
+
+// Calls visit(block, rank of its first slot, slots in use) for every block of a list, in order.
+template <typename Visit>
+void for_each_block(const KvPoolView& pool, const KvList& list, Visit visit) {
+  uint32_t index = list.first_block;
+  for (uint32_t rank = 0; rank < list.length; rank += kBlockSlots, index = pool.next[index]) {
+    visit(pool.blocks + uint64_t{index} * pool.layout.block_bytes, rank, std::min(kBlockSlots, list.length - rank));
+  }
+}
+
+inline const uint32_t* block_positions(const KvLayout& layout, const uint8_t* block) {
+  return reinterpret_cast<const uint32_t*>(block + layout.positions_offset);
+}
+
+// Exact for finite halves, and without a branch, so that loops over it become vectors.
+inline float finite_half_to_float(uint16_t half) {
+  const float magnitude = std::bit_cast<float>(static_cast<uint32_t>(half & 0x7fffu) << 13) * 0x1p112f;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | static_cast<uint32_t>(half & 0x8000u) << 16);
+}
+
+// All keys of a block as floats; slots that are not in use give any number.  out [head_dim][32]
+inline void read_keys(const KvLayout& layout, const uint8_t* block, float* out) {
+  const uint32_t count = layout.head_dim * kBlockSlots;
+  if (layout.type == KvType::kF16) {
+    const auto* keys = reinterpret_cast<const uint16_t*>(block + layout.keys_offset);
+    for (uint32_t i = 0; i < count; ++i) out[i] = finite_half_to_float(keys[i]);
+  } else {
+    const auto* keys = reinterpret_cast<const int8_t*>(block + layout.keys_offset);
+    const auto* scales = reinterpret_cast<const float*>(block + layout.key_scale_offset);
+    for (uint32_t i = 0; i < count; ++i) out[i] = static_cast<float>(keys[i]) * scales[i % kBlockSlots];
+  }
+}
+
+}  // namespace lethe

@@ -1,0 +1,142 @@
+// Policies against their formulas written down in double, and against what every policy promises.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "runtime/base/half.h"
+#include "runtime/cache/policy.h"
+#include "tests/cache/pool_model.h"
+
+using namespace lethe;
+using namespace lethe::test;
+
+namespace {
+
+// One list of random keys, its blocks scattered over the pool.
+struct KeyList {
+  KeyList(KvType kv_type, uint32_t dim, uint32_t length, uint32_t seed)
+      : type(kv_type), head_dim(dim), layout(make_kv_layout(kv_type, dim)) {
+    const uint32_t blocks = (length + 31) / 32;
+    storage.resize(size_t{2 * blocks + 1} * layout.block_bytes / 64 + 1);
+    next.assign(2 * blocks + 1, kNoBlock);
+    list = {.first_block = 2 * blocks, .last_block = 0, .length = length};
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    uint32_t position = 0;
+    for (uint32_t i = 0; i < blocks; ++i) {
+      const uint32_t index = 2 * (blocks - i);
+      next[index] = i + 1 < blocks ? index - 2 : kNoBlock;
+      list.last_block = index;
+      uint8_t* block = bytes() + size_t{index} * layout.block_bytes;
+      for (uint32_t slot = 0; slot < 32; ++slot) {
+        const bool used = i * 32 + slot < length;
+        position += 1 + static_cast<uint32_t>(random() % 3);
+        if (used) positions.push_back(position);
+        reinterpret_cast<uint32_t*>(block + layout.positions_offset)[slot] = position;
+        std::vector<double> key(dim);
+        const float scale = 0.01f + 0.001f * static_cast<float>(random() % 10);
+        for (uint32_t d = 0; d < dim; ++d)
+          key[d] = store(block, slot, d, normal(random) + (d == 1 ? 1.0f : 0.0f), scale);
+        if (used) keys.push_back(key);
+      }
+    }
+  }
+
+  // Writes element d and gives what is stored. Slots that are not in use get numbers too: they must not count.
+  double store(uint8_t* block, uint32_t slot, uint32_t d, float value, float scale) {
+    if (type == KvType::kF16) {
+      const uint16_t half = float_to_half(value);
+      reinterpret_cast<uint16_t*>(block + layout.keys_offset)[d * 32 + slot] = half;
+      return half_to_float(half);
+    }
+    reinterpret_cast<float*>(block + layout.key_scale_offset)[slot] = scale;
+    const auto quant = static_cast<int8_t>(std::clamp(std::lround(value / scale), -127L, 127L));
+    reinterpret_cast<int8_t*>(block + layout.keys_offset)[d * 32 + slot] = quant;
+    return static_cast<double>(quant) * scale;
+  }
+
+  uint8_t* bytes() { return storage[0].bytes; }
+
+  std::vector<float> scores(const Policy& policy, uint32_t layer = 0, uint32_t kv_head = 0, uint64_t seed = 0) {
+    std::vector<float> out(list.length, NAN), work(policy_work_floats(head_dim));
+    policy.score({{layout, bytes(), next.data()}, list, layer, kv_head, seed, work}, out);
+    return out;
+  }
+
+  struct alignas(64) Line {
+    uint8_t bytes[64];
+  };
+  KvType type;
+  uint32_t head_dim;
+  KvLayout layout;
+  std::vector<Line> storage;
+  std::vector<uint32_t> next, positions;
+  std::vector<std::vector<double>> keys;  // [length][head_dim]
+  KvList list;
+};
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+template <typename Check>
+void for_lists(Check check) {
+  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+    for (const uint32_t dim : {4u, 64u, 80u}) {
+      for (const uint32_t length : {1u, 31u, 32u, 33u, 200u}) {
+        KeyList list(type, dim, length, dim + length);
+        check(list);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("l2: minus the norm of the stored key") {
+  for_lists([](KeyList& list) {
+    const std::vector<float> scores = list.scores(kL2Policy);
+    for (size_t i = 0; i < scores.size(); ++i) {
+      REQUIRE(scores[i] == doctest::Approx(-std::sqrt(dot(list.keys[i], list.keys[i]))).epsilon(1e-5));
+    }
+  });
+}
+
+TEST_CASE("keydiff: minus the cosine to the mean of the unit keys") {
+  for_lists([](KeyList& list) {
+    std::vector<double> anchor(list.head_dim);
+    for (const auto& key : list.keys) {
+      const double norm = std::sqrt(dot(key, key));
+      for (size_t d = 0; d < anchor.size(); ++d) anchor[d] += key[d] / norm / static_cast<double>(list.keys.size());
+    }
+    const std::vector<float> scores = list.scores(kKeyDiffPolicy);
+    for (size_t i = 0; i < scores.size(); ++i) {
+      const double cosine =
+          dot(list.keys[i], anchor) / std::sqrt(dot(list.keys[i], list.keys[i]) * dot(anchor, anchor));
+      REQUIRE(std::abs(scores[i] + cosine) < 1e-5);
+    }
+  });
+}
+
+TEST_CASE("random: drawn from seed, list and position alone, evenly over 0 to 1") {
+  KeyList list(KvType::kF16, 4, 3000, 1), same_places(KvType::kInt8, 4, 3000, 1);
+  const std::vector<float> scores = list.scores(kRandomPolicy, 2, 1, 7);
+  CHECK(scores == same_places.scores(kRandomPolicy, 2, 1, 7));
+  CHECK(scores != list.scores(kRandomPolicy, 2, 1, 8));
+  CHECK(scores != list.scores(kRandomPolicy, 2, 0, 7));
+  CHECK(scores != list.scores(kRandomPolicy, 1, 1, 7));
+  double mean = 0;
+  for (const float score : scores) {
+    REQUIRE(score >= 0);
+    REQUIRE(score < 1);
+    mean += score / 3000.0;
+  }
+  CHECK(std::abs(mean - 0.5) < 0.03);  // deviation 0.289 / sqrt(3000) = 0.0053
+  const auto below = std::count_if(scores.begin(), scores.end(), [](float score) { return score < 0.1f; });
+  CHECK(std::abs(static_cast<double>(below) - 300) < 100);
+}
