@@ -100,5 +100,46 @@ TEST_CASE("all chunks, and too little text") {
   check_refused(run_cli(all), 2, "invalid_argument", "fewer than one chunk");
 }
 
+// The stream is read by one cache, so its likelihoods are those of one long chunk.
+TEST_CASE("eval stream: the full cache under test is the full cache beside it, and scores what eval ppl scores") {
+  const std::string file = temporary_path(".txt");
+  write_file(file, sample_text());
+  const Args base = {"eval",     "stream", tiny_model(),   "--text", file,
+                     "--tokens", "256",    "--score-from", "129",    "--json"};
+  const Json json = run_json(base + Args{"--policy", "full", "--kv-fraction", "1"});
+  CHECK(json["scored_tokens"] == 127);
+  CHECK(json["kl_to_full"].get<double>() == doctest::Approx(0).epsilon(1e-9));
+  CHECK(json["top1_agreement"] == 1);
+  CHECK(json["kv_share_of_full"] == 1);
+  CHECK(json["evictions"] == 0);
+  CHECK(json["nll_by_eighth"].size() == 8);
+  const Json ppl =
+      run_json({"eval", "ppl", tiny_model(), "--text", file, "--context", "256", "--chunks", "1", "--json"});
+  CHECK(json["ppl"].get<double>() == doctest::Approx(ppl["ppl"].get<double>()).epsilon(1e-4));
+
+  for (const std::string policy : {"window", "keydiff", "l2", "random"}) {
+    CAPTURE(policy);
+    const Json half = run_json(base + Args{"--policy", policy, "--kv-fraction", "0.5"});
+    CHECK(half["policy"] == policy);
+    CHECK(half["evictions"].get<int>() > 0);
+    CHECK(half["kv_share_of_full"].get<double>() <= 0.5);
+    CHECK(half["kl_to_full"].get<double>() > 1e-6);
+    CHECK(half["kl_to_full"].get<double>() < 5);
+    CHECK(std::isfinite(half["nll"].get<double>()));
+  }
+  const Json alone = run_json(base + Args{"--policy", "window", "--ram", "8MiB", "--no-compare"});
+  CHECK_FALSE(alone.contains("kl_to_full"));
+
+  check_refused(run_cli(base + Args{"--policy", "window"}), 2, "invalid_argument", "either --kv-fraction or --ram");
+  check_refused(run_cli(base + Args{"--kv-fraction", "0.01"}), 2, "invalid_argument", "too few");
+  check_refused(run_cli(base + Args{"--kv-fraction", "1.5"}), 2, "invalid_argument", "at most 1");
+  const auto window_of = [&](const char* tokens, const char* from) {
+    return run_cli({"eval", "stream", tiny_model(), "--text", file, "--kv-fraction", "1", "--tokens", tokens,
+                    "--score-from", from});
+  };
+  check_refused(window_of("100000", "1"), 2, "invalid_argument", "the text has");
+  check_refused(window_of("256", "256"), 2, "invalid_argument", "--score-from");
+}
+
 }  // namespace
 }  // namespace lethe::test

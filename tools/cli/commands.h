@@ -18,5 +18,6 @@ void add_eval(CLI::App& app, int& status);
 
 // Of `eval`.
 void add_eval_ppl(CLI::App& eval, int& status);
+void add_eval_stream(CLI::App& eval, int& status);
 
 }  // namespace lethe::cli

@@ -12,6 +12,7 @@
 #include "tools/cli/failure.h"
 #include "tools/cli/input.h"
 #include "tools/cli/json_writer.h"
+#include "tools/cli/mean.h"
 #include "tools/cli/options.h"
 #include "tools/cli/process_share.h"
 #include "tools/cli/terminal.h"
@@ -29,26 +30,6 @@ struct PplOptions {
   int64_t chunks = -1;
   SessionOptions session{.ram = {.text = "512MiB"}, .policy = "full"};
   bool json = false;
-};
-
-// Mean negative log-likelihood and its standard error, as tokens come.
-class Likelihood {
- public:
-  void add(double log_prob) {
-    sum_ -= log_prob;
-    squares_ += log_prob * log_prob;
-    ++count_;
-  }
-  uint64_t count() const { return count_; }
-  double mean() const { return sum_ / static_cast<double>(count_); }
-  double standard_error() const {
-    const double variance = squares_ / static_cast<double>(count_) - mean() * mean();
-    return count_ > 1 && variance > 0 ? std::sqrt(variance / static_cast<double>(count_ - 1)) : 0;
-  }
-
- private:
-  double sum_ = 0, squares_ = 0;
-  uint64_t count_ = 0;
 };
 
 std::vector<int32_t> tokenize(api::Session& session, const std::string& text) {
@@ -95,7 +76,7 @@ int ppl(const PplOptions& options) {
 
   const uint32_t first = options.context / 2 + 1;
   std::vector<float> log_probs(options.context - first);
-  Likelihood likelihood;
+  Mean likelihood;
   const uint64_t started = os::monotonic_ns();
   {
     Progress progress("perplexity", chunks);
@@ -104,7 +85,7 @@ int ppl(const PplOptions& options) {
       if (first_id) tokens[0] = *first_id;
       check(session.reset());
       check(session.score(tokens, options.context, first, log_probs.data()));
-      for (const float log_prob : log_probs) likelihood.add(log_prob);
+      for (const float log_prob : log_probs) likelihood.add(-static_cast<double>(log_prob));
       char note[48];
       snprintf(note, sizeof note, "ppl %.4f", std::exp(likelihood.mean()));
       progress.update(chunk + 1, note);
