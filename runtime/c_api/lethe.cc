@@ -335,6 +335,10 @@ lethe_code lethe_session_tokenize(lethe_session* session, const char* text, size
   });
 }
 
+lethe_code lethe_session_set_ram(lethe_session* session, uint64_t ram_bytes, lethe_error* error) {
+  return with_session(session, error, [&](Session& s) { return s.set_ram(ram_bytes); });
+}
+
 lethe_code lethe_session_feed(lethe_session* session, const int32_t* ids, size_t n, lethe_error* error) {
   if (ids == nullptr && n != 0) return refuse_null("ids", error);
   return with_session(session, error, [&](Session& s) { return s.feed({ids, n}); });

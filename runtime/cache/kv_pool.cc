@@ -164,12 +164,62 @@ Status KvPool::truncate(uint32_t layer, uint32_t kv_head, uint32_t length) {
   return {};
 }
 
+Status KvPool::resize(uint32_t block_count, uint32_t token_capacity) {
+  LETHE_RETURN_IF_ERROR(require_idle());
+  if (block_count > next_.size()) {
+    return Status::error(ErrorCode::kInternal, "a pool of %zu blocks cannot have %u", next_.size(), block_count);
+  }
+  if (used_blocks() > block_count || longest() > token_capacity) {
+    return Status::error(ErrorCode::kKvFull,
+                         "%u blocks are in use and the longest list has %u tokens: they do not fit "
+                         "%u blocks and %u tokens",
+                         used_blocks(), longest(), block_count, token_capacity);
+  }
+  // The free chain anew, of the blocks that stay.
+  uint32_t at = free_head_;
+  free_head_ = kNoBlock;
+  free_blocks_ = 0;
+  while (at != kNoBlock) {
+    const uint32_t after = next_[at];
+    if (at < block_count) {
+      next_[at] = free_head_;
+      free_head_ = at;
+      ++free_blocks_;
+    }
+    at = after;
+  }
+  for (KvList& list : lists_) {
+    for (uint32_t* link = &list.first_block; *link != kNoBlock; link = &next_[*link]) {
+      if (*link < block_count) continue;
+      const uint32_t from = *link, to = free_head_;
+      free_head_ = next_[to];
+      --free_blocks_;
+      memcpy(block(to), block(from), layout_.block_bytes);
+      next_[to] = next_[from];
+      if (list.last_block == from) list.last_block = to;
+      *link = to;
+    }
+  }
+  if (block_count > block_count_) add_free_blocks(block_count_, block_count);
+  block_count_ = block_count;
+  token_capacity_ = token_capacity;
+  return {};
+}
+
+// In ascending order before the free ones, so that a young conversation touches few pages.
+void KvPool::add_free_blocks(uint32_t begin, uint32_t end) {
+  for (uint32_t block = end; block-- > begin;) {
+    next_[block] = free_head_;
+    free_head_ = block;
+  }
+  free_blocks_ += end - begin;
+}
+
 void KvPool::clear() {
   for (KvList& list : lists_) list = KvList{};
-  // In ascending order, so that a young conversation touches few pages.
-  for (size_t i = 0; i < next_.size(); ++i) next_[i] = i + 1 < next_.size() ? static_cast<uint32_t>(i + 1) : kNoBlock;
-  free_head_ = next_.empty() ? kNoBlock : 0;
-  free_blocks_ = static_cast<uint32_t>(next_.size());
+  free_head_ = kNoBlock;
+  free_blocks_ = 0;
+  if (!next_.empty()) add_free_blocks(0, block_count_);  // not when measuring
   pending_ = 0;
 }
 

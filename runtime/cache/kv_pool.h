@@ -69,6 +69,7 @@ class KvPool {
   uint32_t kv_heads() const { return kv_heads_; }
   uint32_t list_count() const { return layers_ * kv_heads_; }
   uint32_t block_count() const { return block_count_; }
+  uint32_t used_blocks() const { return block_count_ - free_blocks_; }
   uint32_t free_blocks() const { return free_blocks_; }
   uint32_t token_capacity() const { return token_capacity_; }  // most tokens of a list
   uint32_t longest() const;                                    // tokens
@@ -102,6 +103,10 @@ class KvPool {
   Status compact(uint32_t layer, uint32_t kv_head, std::span<const uint64_t> keep);
   // Keeps the first `length` tokens (at most the list's length).
   Status truncate(uint32_t layer, uint32_t kv_head, uint32_t length);
+  // Uses the first `block_count` blocks only, at most as many as were carved, for lists of at most `token_capacity`
+  // tokens. Blocks beyond move into free ones. kKvFull when the blocks in use or the longest list do not fit; then
+  // nothing changes.
+  Status resize(uint32_t block_count, uint32_t token_capacity);
   // Empties all lists, also an append under way. Afterwards the pool behaves as a new one.
   void clear();
 
@@ -123,6 +128,7 @@ class KvPool {
   Status require_idle() const;
   uint32_t first_new_block(const KvList& list) const;
   KvList extended(KvList list, uint32_t n) const;
+  void add_free_blocks(uint32_t begin, uint32_t end);
   void link_blocks(KvList& list, uint32_t count);
   void free_chain(uint32_t first, uint32_t end);
   void cut(KvList& list, uint32_t last_block, uint32_t length);
@@ -135,7 +141,7 @@ class KvPool {
 
   KvLayout layout_{};
   uint8_t* blocks_ = nullptr;
-  std::span<uint32_t> next_;  // [block_count] next block of the list, or of the free chain
+  std::span<uint32_t> next_;  // [blocks carved] next block of the list, or of the free chain
   std::span<KvList> lists_;   // [layers * kv_heads]
   uint32_t layers_ = 0;
   uint32_t kv_heads_ = 0;

@@ -56,12 +56,29 @@ Status CacheManager::make_room(uint32_t n) {
                          pool_->longest(), n, pool_->token_capacity(),
                          static_cast<unsigned long long>(pool_->blocks_bytes()), policy_->name);
   }
+  // The blocks of a bounded list are its own: dropping more would only lose what can be seen.
+  return evict(n, pool_->token_capacity(), [this](uint32_t layer) { return !is_bounded(layer); });
+}
+
+Status CacheManager::shrink(uint32_t capacity) {
+  LETHE_RETURN_IF_ERROR(drop_unseen());
+  if (pool_->longest() <= capacity) return {};
+  if (!policy_->evicts()) {
+    return Status::error(ErrorCode::kKvFull, "%u tokens are cached, %u would fit, and policy %s never evicts",
+                         pool_->longest(), capacity, policy_->name);
+  }
+  return evict(0, capacity, [](uint32_t) { return true; });
+}
+
+// Shrinks the lists of the layers that are wanted, so that n more tokens fit a capacity.
+template <typename Wanted>
+Status CacheManager::evict(uint32_t n, uint32_t capacity, Wanted wanted) {
   const uint64_t begin_ns = os::monotonic_ns();
   for (uint32_t layer = 0; layer < pool_->layers(); ++layer) {
-    if (is_bounded(layer)) continue;  // its blocks are its own: dropping more would only lose what can be seen
+    if (!wanted(layer)) continue;
     for (uint32_t kv_head = 0; kv_head < pool_->kv_heads(); ++kv_head) {
       const uint32_t length = pool_->list(layer, kv_head).length;
-      const uint32_t target = target_length(length, n);
+      const uint32_t target = target_length(length, n, capacity);
       if (length > target) LETHE_RETURN_IF_ERROR(shrink_list(layer, kv_head, target));
     }
   }
@@ -124,8 +141,7 @@ void CacheManager::reset_stats() {
 
 // Tokens that a list may keep when n more must fit. Lists of at most capacity - n tokens leave room for n tokens in
 // every list, because the capacity is a whole number of blocks per list.
-uint32_t CacheManager::target_length(uint32_t length, uint32_t n) const {
-  const uint32_t capacity = pool_->token_capacity();
+uint32_t CacheManager::target_length(uint32_t length, uint32_t n, uint32_t capacity) const {
   const auto low_water = static_cast<uint32_t>(uint64_t{capacity} * options_.low_water_eighths / 8);
   const uint32_t target = std::max(options_.sinks, std::min(low_water, capacity - n));
   if (length <= target || policy_->score != nullptr) return target;

@@ -46,6 +46,10 @@ class CacheManager {
   //   kKvFull         the cache is full and the policy never evicts
   Status make_room(uint32_t n);
 
+  // Between steps: brings every list below `capacity` tokens (above sinks, at most the pool's capacity), by the policy.
+  // kKvFull when the policy never evicts and a list is longer; then nothing changes.
+  Status shrink(uint32_t capacity);
+
   // The longest step that make_room can ever grant. 0 when the pool cannot even hold the sinks and one token.
   uint32_t longest_step() const;
 
@@ -61,8 +65,10 @@ class CacheManager {
   bool is_bounded(uint32_t layer) const;
   Status drop_unseen();
   std::span<uint64_t> clear_keep_bits(uint32_t length);
-  uint32_t target_length(uint32_t length, uint32_t n) const;
+  uint32_t target_length(uint32_t length, uint32_t n, uint32_t capacity) const;
   void select(uint32_t layer, uint32_t kv_head, uint32_t target, std::span<uint64_t> keep);
+  template <typename Wanted>
+  Status evict(uint32_t n, uint32_t capacity, Wanted wanted);
   Status shrink_list(uint32_t layer, uint32_t kv_head, uint32_t target);
 
   KvPool* pool_ = nullptr;

@@ -79,6 +79,7 @@ Status Session::open(uint8_t* block) {
   uint64_t tag_bytes[kMemoryTagCount] = {};
   LETHE_RETURN_IF_ERROR(lay_out(arena, plan_.shape, tag_bytes));
   kv_.set_blocks(block + plan_.pool_offset);
+  created_blocks_ = plan_.shape.blocks_per_list;
   return backend_.start();
 }
 
@@ -113,6 +114,47 @@ void Session::reset() {
   has_logits_ = in_turn_ = failed_ = false;
   cancelled_.store(false, std::memory_order_relaxed);
   prefill_tokens_ = prefill_ns_ = decode_tokens_ = decode_ns_ = 0;
+}
+
+Status Session::set_ram(uint64_t bytes) {
+  LETHE_RETURN_IF_ERROR(check_usable());
+  uint64_t& pool = plan_.tag_bytes[static_cast<int>(MemoryTag::kKvPool)];
+  const uint64_t fixed = plan_.total - pool;
+  const auto pool_bytes = [&](uint32_t blocks_per_list) {
+    const SessionShape shape{plan_.shape.chunk, blocks_per_list};
+    return round_up(pool_blocks(model_->config(), shape) * kv_.layout().block_bytes, os::page_size());
+  };
+  const uint32_t fewest = fewest_blocks(plan_.shape.chunk, options_.sinks);
+  if (fixed + pool_bytes(fewest) > bytes) {
+    return Status::error(
+        ErrorCode::kRamTooSmall, "a cap of %llu bytes: this session works with %llu at least (%llu besides the cache)",
+        static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(fixed + pool_bytes(fewest)),
+        static_cast<unsigned long long>(fixed));
+  }
+  uint32_t fits = fewest, too_many = created_blocks_ + 1;
+  while (fits + 1 < too_many) {
+    const uint32_t middle = fits + (too_many - fits) / 2;
+    (fixed + pool_bytes(middle) <= bytes ? fits : too_many) = middle;
+  }
+  const SessionShape shape{plan_.shape.chunk, fits};
+  if (fits < plan_.shape.blocks_per_list) LETHE_RETURN_IF_ERROR(manager_.shrink(shape.cache_tokens()));
+  // Reserved before it is used, released after it was given back.
+  const uint64_t wanted = pool_bytes(fits);
+  if (wanted > pool) {
+    LETHE_RETURN_IF_ERROR(ledger_.set_cap(std::max(bytes, ledger_.cap())));
+    LETHE_RETURN_IF_ERROR(ledger_.reserve(MemoryTag::kKvPool, wanted - pool));
+  }
+  LETHE_RETURN_IF_ERROR(kv_.resize(static_cast<uint32_t>(pool_blocks(model_->config(), shape)), shape.cache_tokens()));
+  if (wanted < pool) {
+    os::discard_pages(kv_.block(0) + wanted, pool - wanted);
+    ledger_.release(MemoryTag::kKvPool, pool - wanted);
+  }
+  LETHE_RETURN_IF_ERROR(ledger_.set_cap(bytes));
+  plan_.shape = shape;
+  plan_.total = fixed + wanted;
+  pool = wanted;
+  options_.ram_bytes = bytes;
+  return {};
 }
 
 SessionStats Session::stats() const {

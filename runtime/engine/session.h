@@ -56,6 +56,10 @@ class Session {
   SessionStats stats() const;
 
   void reset();
+  // Another cap for the rest of the conversation: lowering evicts by policy and gives pages back to the system, raising
+  // gives the cache more room, up to what it was created with. kRamTooSmall: too small for any cache; kKvFull: policy
+  // `full` holds more. On an error nothing changes.
+  Status set_ram(uint64_t bytes);
   // For callers that enforce one thread at a time: false when another holds the session.
   bool try_hold() { return !held_.exchange(true, std::memory_order_acquire); }
   void let_go() { held_.store(false, std::memory_order_release); }
@@ -134,6 +138,7 @@ class Session {
   bool failed_ = false;
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> held_{false};
+  uint32_t created_blocks_ = 0;  // per list: the most that set_ram can give
   uint64_t prefill_tokens_ = 0, prefill_ns_ = 0, decode_tokens_ = 0, decode_ns_ = 0;
 };
 

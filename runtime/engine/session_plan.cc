@@ -64,6 +64,10 @@ Result<cpu::BufferPlan> plan_activations(const Program& program, uint32_t chunk)
   return plan;
 }
 
+uint32_t fewest_blocks(uint32_t chunk, uint32_t sinks) {
+  return std::max(kFewestBlocks, kv_blocks_of_tokens(uint64_t{chunk} + sinks));
+}
+
 uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape) {
   uint64_t blocks = 0;
   for (uint32_t layer = 0; layer < config.layers; ++layer) {
@@ -103,14 +107,10 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
     *plan = measured;
     return {};
   };
-  const auto fewest_blocks = [&](uint32_t chunk) {
-    return std::max(kFewestBlocks, kv_blocks_of_tokens(uint64_t{chunk} + options.sinks));
-  };
-
   const uint32_t smallest_chunk = options.prefill_chunk != 0 ? std::max(options.prefill_chunk, options.logit_rows)
                                                              : std::max(kSmallestChunk, options.logit_rows);
   const uint32_t wanted_blocks = kv_blocks_of_tokens(options.max_tokens);
-  const uint32_t smallest_blocks = std::max(wanted_blocks, fewest_blocks(smallest_chunk));
+  const uint32_t smallest_blocks = std::max(wanted_blocks, fewest_blocks(smallest_chunk, options.sinks));
   LETHE_RETURN_IF_ERROR(measure({smallest_chunk, smallest_blocks}));
   plan->minimum_ram = plan->total;
   if (plan->total > options.ram_bytes) {
@@ -129,7 +129,7 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
   const uint32_t most_blocks = std::max(smallest_blocks, std::min(useful_blocks, countable_blocks));
   if (options.prefill_chunk == 0) {
     for (uint32_t chunk = kLargestAutomaticChunk; chunk > smallest_chunk; chunk /= 2) {
-      const uint32_t blocks = std::max(smallest_blocks, fewest_blocks(chunk));
+      const uint32_t blocks = std::max(smallest_blocks, fewest_blocks(chunk, options.sinks));
       // An evicting cache should not have to forget half of itself for one chunk.
       if (blocks > most_blocks || chunk * 2 > most_blocks * kBlockSlots) continue;
       LETHE_RETURN_IF_ERROR(measure({chunk, blocks}));

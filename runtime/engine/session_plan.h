@@ -40,6 +40,8 @@ struct SessionShape {
   uint32_t blocks_per_list = 0;  // KV blocks per (layer, KV head); fewer where a window is shorter
   uint32_t cache_tokens() const { return blocks_per_list * kBlockSlots; }
 };
+// Fewest blocks per list that a chunk can work with.
+uint32_t fewest_blocks(uint32_t chunk, uint32_t sinks);
 // KV blocks of all lists together.
 uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape);
 

@@ -252,6 +252,8 @@ int abi_null_arguments(const char* model_path) {
           lethe_session_tokenize(session, "a", 1, 0, out, 4, NULL, NULL));
   REFUSES("session", lethe_session_feed(NULL, ids, 2, E), lethe_session_feed(NULL, ids, 2, NULL));
   REFUSES("ids", lethe_session_feed(session, NULL, 2, E), lethe_session_feed(session, NULL, 2, NULL));
+  REFUSES("session", lethe_session_set_ram(NULL, 1, E), lethe_session_set_ram(NULL, 1, NULL));
+  CHECK(lethe_session_set_ram(session, 1, E) == LETHE_ERROR_RAM_TOO_SMALL);
   REFUSES("session", lethe_session_feed_embeddings(NULL, NULL, 0, E),
           lethe_session_feed_embeddings(NULL, NULL, 0, NULL));
   REFUSES("rows", lethe_session_feed_embeddings(session, NULL, 2, E),

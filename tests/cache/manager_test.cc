@@ -184,6 +184,41 @@ TEST_CASE("manager: with windows in all layers a conversation goes on for ever, 
   CHECK_FALSE(global.manager.endless());
 }
 
+TEST_CASE("manager: a pool that shrinks and grows between steps loses only what the policy drops") {
+  Random rng(9);
+  const uint32_t created = 12;  // blocks per list
+  OwnedManager m({2, 2, 3, KvType::kInt8, 4 * created, 0}, kWindowPolicy);
+  KvPool& pool = m.owned.pool;
+  uint32_t blocks = created, shrunk = 0;
+  for (int i = 0; i < 1500; ++i) {
+    REQUIRE(m.step(1 + rng() % 30).ok());
+    if (rng() % 4 != 0) continue;
+    const uint32_t wanted = 2 + rng() % (created - 1), before = pool.longest();
+    shrunk += wanted < blocks ? 1 : 0;
+    REQUIRE(m.manager.shrink(wanted * 32).ok());
+    CHECK(pool.longest() == (before <= wanted * 32 ? before : pool.longest()));
+    REQUIRE(pool.longest() <= wanted * 32);
+    REQUIRE(pool.resize(4 * wanted, wanted * 32).ok());
+    blocks = wanted;
+    REQUIRE(pool.block_count() == 4 * wanted);
+    REQUIRE(pool.token_capacity() == 32 * wanted);
+    m.require_window(4);  // checks the pool, and every byte
+  }
+  CHECK(shrunk > 100);
+  CHECK(pool.resize(4 * created + 1, 32 * created).code() == ErrorCode::kInternal);
+  REQUIRE(pool.resize(4 * created, 32 * created).ok());
+  REQUIRE(m.step(300).ok());
+  CHECK(pool.resize(4 * 9, 288).code() == ErrorCode::kKvFull);        // too few blocks
+  CHECK(pool.resize(4 * created, 288).code() == ErrorCode::kKvFull);  // too short
+  m.require_window(4);
+
+  OwnedManager full({1, 1, 2, KvType::kF16, 4, 0}, kFullPolicy);
+  REQUIRE(full.step(70).ok());
+  CHECK(full.manager.shrink(64).code() == ErrorCode::kKvFull);
+  CHECK(full.manager.shrink(96).ok());
+  full.require_window(70);
+}
+
 TEST_CASE("manager: window with other sinks and low-water marks, at the edges of a small pool") {
   Random rng(7);
   for (const uint32_t sinks : {0u, 1u, 4u, 31u, 32u, 40u, 63u}) {

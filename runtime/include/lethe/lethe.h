@@ -175,6 +175,12 @@ LETHE_API lethe_code lethe_session_tokenize(lethe_session* session, const char* 
 LETHE_API lethe_code lethe_model_token_bytes(const lethe_model* model, int32_t id, const char** bytes, size_t* size,
                                              lethe_error* error);
 
+/* Another cap for the rest of the conversation, as when the system warns that memory is short. Lowering it makes the
+ * policy forget and gives pages back at once; raising it gives the cache room, up to what it was created with. A cap
+ * that is too small (LETHE_ERROR_RAM_TOO_SMALL), or a cache of policy "full" that holds more (LETHE_ERROR_KV_FULL),
+ * changes nothing. */
+LETHE_API lethe_code lethe_session_set_ram(lethe_session* session, uint64_t ram_bytes, lethe_error* error);
+
 /* Appends tokens to the conversation and leaves the logits of the last one. n == 0 is an error. With policy "full" a
  * sequence that does not fit is refused before anything changes. A failure in the middle leaves the finished chunks. */
 LETHE_API lethe_code lethe_session_feed(lethe_session* session, const int32_t* ids, size_t n, lethe_error* error);

@@ -163,6 +163,7 @@ class Session {
   ~Session() { lethe_session_close(handle_); }
 
   Error reset() { return Error::of(lethe_session_reset, handle_); }
+  Error set_ram(uint64_t bytes) { return Error::of(lethe_session_set_ram, handle_, bytes); }
   void cancel() { lethe_session_cancel(handle_); }
   Error set_sampling(const lethe_sampling& sampling) {
     return Error::of(lethe_session_set_sampling, handle_, &sampling);
