@@ -57,7 +57,7 @@ inline std::string pack_source(const GgufSource& source, PackType type = PackTyp
   options.type = type;
   write_file(options.input, source.bytes());
   PackReport report;
-  const Status status = pack_gguf(options, &report);
+  const Status status = pack_model(options, &report);
   REQUIRE_MESSAGE(status.ok(), status.message());
   return options.output;
 }

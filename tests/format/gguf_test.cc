@@ -28,7 +28,7 @@ Status pack_bytes(std::string_view bytes, PackType type = PackType::kKeep) {
   PackOptions options = {folder.path + "/in.gguf", folder.path + "/out.lethe", type, {}};
   write_file(options.input, bytes);
   PackReport report;
-  const Status status = pack_gguf(options, &report);
+  const Status status = pack_model(options, &report);
   CHECK(folder.files() == (status.ok() ? 2 : 1));
   return status;
 }
@@ -116,7 +116,7 @@ TEST_CASE("any flip in the metadata is refused or gives a model that loads") {
     bytes[at] = static_cast<char>(bytes[at] ^ (at % 2 == 0 ? 0x01 : 0xff));
     write_file(pack.input, bytes);
     PackReport report;
-    const Status status = pack_gguf(pack, &report);
+    const Status status = pack_model(pack, &report);
     if (!status.ok()) {
       CHECK(is_refusal(status));
       continue;
@@ -247,7 +247,7 @@ TEST_CASE("weights beyond a half's range fit f32 only; constant and zero groups 
     PackOptions options = {folder.path + "/in.gguf", folder.path + "/out.lethe", PackType::kQ4, {}};
     write_file(options.input, same.bytes());
     PackReport report;
-    REQUIRE(pack_gguf(options, &report).ok());
+    REQUIRE(pack_model(options, &report).ok());
     for (const PackedTensorError& error : report.errors) CHECK(error.format == WeightFormat::kQ8);
     CHECK(report.errors.size() == (constant == 0 ? 0 : 1));
   }
@@ -270,7 +270,7 @@ TEST_CASE("the input is never overwritten") {
   std::filesystem::create_hard_link(input, folder.path + "/link.gguf");
   for (const std::string& output : {input, folder.path + "/./model.gguf", folder.path + "/link.gguf"}) {
     PackReport report;
-    CHECK(pack_gguf({input, output, PackType::kKeep, {}}, &report).code() == ErrorCode::kInvalidArgument);
+    CHECK(pack_model({input, output, PackType::kKeep, {}}, &report).code() == ErrorCode::kInvalidArgument);
   }
   CHECK(read_file(input) == bytes);
   CHECK(folder.files() == 2);
@@ -283,7 +283,7 @@ TEST_CASE("an output that cannot be written leaves nothing, and keeps what was t
   write_file(input, small_source().bytes());
   write_file(output, "an older model");
   PackReport report;
-  CHECK(pack_gguf({input, folder.path + "/missing/out.lethe", PackType::kKeep, {}}, &report).code() == ErrorCode::kIo);
+  CHECK(pack_model({input, folder.path + "/missing/out.lethe", PackType::kKeep, {}}, &report).code() == ErrorCode::kIo);
 
   // The write fails half way through: a limit on the size of files stands in for a full disk.
   struct rlimit before;
@@ -292,7 +292,7 @@ TEST_CASE("an output that cannot be written leaves nothing, and keeps what was t
   struct rlimit small = before;
   small.rlim_cur = 40000;
   REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
-  const Status status = pack_gguf({input, output, PackType::kF32, {}}, &report);
+  const Status status = pack_model({input, output, PackType::kF32, {}}, &report);
   setrlimit(RLIMIT_FSIZE, &before);
   signal(SIGXFSZ, handler);
   CHECK_FALSE(status.ok());

@@ -215,7 +215,7 @@ TEST_CASE("only the rotated rows of a head are reordered") {
   PackOptions pack = {temporary_path(".gguf"), temporary_path(".lethe"), PackType::kKeep, {}};
   write_file(pack.input, source.bytes());
   PackReport report;
-  REQUIRE(pack_gguf(pack, &report).ok());
+  REQUIRE(pack_model(pack, &report).ok());
   const ModelPtr model = open_model(pack.output);
   CHECK(model->config().rotary_dim == 8);
   for (const Role role : {Role::kAttentionQ, Role::kAttentionK}) {
@@ -249,7 +249,7 @@ TEST_CASE("the same input gives the same bytes") {
     for (int run = 0; run < 2; ++run) {
       PackOptions pack = {input, temporary_path(".lethe"), type, {}};
       PackReport report;
-      REQUIRE(pack_gguf(pack, &report).ok());
+      REQUIRE(pack_model(pack, &report).ok());
       const std::string bytes = read_file(pack.output);
       CHECK(bytes.size() == report.bytes_out);
       if (run == 1) CHECK(bytes == first);
@@ -270,7 +270,7 @@ TEST_CASE("config, provenance, checksums and the report") {
                         total = t;
                       }};
   PackReport report;
-  REQUIRE(pack_gguf(pack, &report).ok());
+  REQUIRE(pack_model(pack, &report).ok());
   CHECK(done == total);
   CHECK(report.tensors[static_cast<size_t>(WeightFormat::kF32Vector)] == 5);
   CHECK(report.tensors[static_cast<size_t>(WeightFormat::kF16)] == 15);

@@ -27,7 +27,7 @@ ParsedModel pack(const GgufSource& source) {
   PackOptions options = {temporary_path(".gguf"), temporary_path(".lethe"), PackType::kKeep, {}};
   write_file(options.input, source.bytes());
   PackReport report;
-  const Status status = pack_gguf(options, &report);
+  const Status status = pack_model(options, &report);
   if (!status.ok()) FAIL(status.message());
   return parse_model(read_file(options.output));
 }
@@ -36,7 +36,7 @@ Status pack_status(const GgufSource& source) {
   PackOptions options = {temporary_path(".gguf"), temporary_path(".lethe"), PackType::kKeep, {}};
   write_file(options.input, source.bytes());
   PackReport report;
-  return pack_gguf(options, &report);
+  return pack_model(options, &report);
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const PackType type : {PackType::kKeep, PackType::kQ4}) {
     std::filesystem::remove(output);
     PackReport report;
-    const Status packed = pack_gguf({input, output, type, {}}, &report);
+    const Status packed = pack_model({input, output, type, {}}, &report);
     struct stat found;
     if (packed.ok() != (stat(output.c_str(), &found) == 0)) std::abort();
     if (!packed.ok()) {

@@ -388,7 +388,7 @@ std::string tiny_model_path(const TinyOptions& options, PackType type) {
   pack.type = type;
   write_file(pack.input, tiny_gguf(options).bytes());
   PackReport report;
-  if (Status status = pack_gguf(pack, &report); !status.ok()) {
+  if (Status status = pack_model(pack, &report); !status.ok()) {
     std::fprintf(stderr, "cannot pack the tiny model: %s\n", status.message());
     std::abort();
   }

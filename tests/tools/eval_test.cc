@@ -84,7 +84,7 @@ TEST_CASE("a model that wants BOS gets it at the front of every chunk") {
   source.set_bool("tokenizer.ggml.add_bos_token", true);
   write_file(pack.input, source.bytes());
   PackReport report;
-  REQUIRE(pack_gguf(pack, &report).ok());
+  REQUIRE(pack_model(pack, &report).ok());
   check_ppl(pack.output, 1);
 }
 

@@ -91,7 +91,7 @@ int pack(const PackCommandOptions& options) {
       if (!progress) progress = std::make_unique<Progress>("packing", total);
       progress->update(done);
     };
-    check(pack_gguf(pack_options, &report));
+    check(pack_model(pack_options, &report));
   }
   if (options.json) {
     write_json(report, options);

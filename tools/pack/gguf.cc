@@ -43,11 +43,12 @@ T load(const uint8_t* at) {
   return value;
 }
 
-// An integer of any type; false for other types and for negative values.
+// An integer of any type, or a bool; false for other types and for negative values.
 bool load_uint(GgufType type, const uint8_t* at, uint64_t* out) {
   int64_t value = 0;
   switch (type) {
     case GgufType::kUint8: value = *at; break;
+    case GgufType::kBool: value = *at != 0; break;
     case GgufType::kInt8: value = load<int8_t>(at); break;
     case GgufType::kUint16: value = load<uint16_t>(at); break;
     case GgufType::kInt16: value = load<int16_t>(at); break;

@@ -41,7 +41,10 @@ class GgufFile {
   std::span<const SourceTensor> tensors() const { return tensors_; }
   const SourceTensor* find_tensor(std::string_view name) const;
 
-  // Absent keys give nullopt.
+  bool has(std::string_view key) const { return find(key) != nullptr; }
+  bool is_array(std::string_view key) const { return has(key) && find(key)->type == GgufType::kArray; }
+
+  // Absent keys give nullopt. A bool is an integer, too.
   Status read_uint(std::string_view key, std::optional<uint64_t>* out) const;  // any integer type, not negative
   Status read_float(std::string_view key, std::optional<double>* out) const;
   Status read_bool(std::string_view key, std::optional<bool>* out) const;

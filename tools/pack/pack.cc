@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <system_error>
 
@@ -10,10 +11,8 @@
 #include "runtime/model/roles.h"
 #include "runtime/os/file.h"
 #include "tools/pack/convert.h"
-#include "tools/pack/gguf.h"
 #include "tools/pack/header.h"
-#include "tools/pack/llama.h"
-#include "tools/pack/tokenizer.h"
+#include "tools/pack/model_source.h"
 
 namespace lethe {
 namespace {
@@ -31,7 +30,8 @@ WeightFormat choose_format(PackType type, GgmlType source, Role role) {
     case PackType::kF16: return WeightFormat::kF16;
     case PackType::kQ8: return WeightFormat::kQ8;
     case PackType::kQ4:
-      if (role == Role::kTokenEmbedding || role == Role::kOutput) return WeightFormat::kQ8;
+      if (role == Role::kTokenEmbedding || role == Role::kPositionEmbedding || role == Role::kOutput)
+        return WeightFormat::kQ8;
       return source == GgmlType::kQ4_0 ? WeightFormat::kQ4 : WeightFormat::kQ4M;
     case PackType::kKeep: break;
   }
@@ -43,36 +43,17 @@ WeightFormat choose_format(PackType type, GgmlType source, Role role) {
   }
 }
 
-// The source's tensor for every role of every layer, checked against the architecture. `by_slot` as role_slot says.
-Status match_tensors(const GgufFile& file, const ModelConfig& config, std::vector<const SourceTensor*>* by_slot) {
-  by_slot->assign(role_slot_count(config.layers), nullptr);
-  for (const SourceTensor& tensor : file.tensors()) {
-    const char* name = tensor.name.c_str();
-    Role role;
-    uint32_t layer = 0;
-    const bool known = parse_llama_tensor_name(tensor.name, &role, &layer);
-    const int32_t slot = known ? role_slot(role, layer, config.layers) : -1;
-    if (slot < 0) {
-      return Status::error(ErrorCode::kUnsupported, "tensor %.100s has no place in a llama model of %u layers", name,
-                           config.layers);
-    }
-    const Shape shape = role_shape(role, config);
-    if (tensor.rows != shape.rows || tensor.cols != shape.cols) {
-      return Status::error(ErrorCode::kCorruptModel,
-                           "tensor %.100s has %llu rows of %llu, the architecture needs %u rows of %u", name,
-                           static_cast<unsigned long long>(tensor.rows), static_cast<unsigned long long>(tensor.cols),
-                           shape.rows, shape.cols);
-    }
-    (*by_slot)[slot] = &tensor;
+// A tensor with rows and columns exchanged, in `bytes`.
+SourceTensor transpose(const SourceWeights& weights, const Shape& shape, std::vector<uint8_t>* bytes) {
+  const SourceTensor& from = weights.tensor;
+  const size_t size = ggml_block(from.type).bytes;
+  bytes->resize(size_t{shape.rows} * shape.cols * size);
+  uint8_t* to = bytes->data();
+  for (size_t row = 0; row < shape.rows; ++row) {
+    const uint8_t* at = from.data.data() + (weights.first_column + row) * size;
+    for (size_t k = 0; k < shape.cols; ++k, to += size, at += from.cols * size) std::memcpy(to, at, size);
   }
-  for (const RoleInfo& info : all_roles()) {
-    for (uint32_t layer = 0; info.required && layer < (info.per_layer ? config.layers : 1); ++layer) {
-      if ((*by_slot)[role_slot(info.role, layer, config.layers)] == nullptr) {
-        return Status::error(ErrorCode::kCorruptModel, "GGUF: no tensor is the %s of layer %u", info.name, layer);
-      }
-    }
-  }
-  return {};
+  return {from.name, from.type, shape.rows, shape.cols, *bytes};
 }
 
 class Packer {
@@ -95,28 +76,26 @@ class Packer {
       return Status::error(ErrorCode::kInvalidArgument, "the output %.150s is the input itself",
                            options_.output.c_str());
     }
-    Result<os::FileMap> map = os::FileMap::open(options_.input.c_str());
-    if (!map.ok()) return map.status();
-    map_ = std::move(map).value();
-    LETHE_RETURN_IF_ERROR(source_.parse({map_.data(), static_cast<size_t>(map_.size())}));
-    LETHE_RETURN_IF_ERROR(pack_gguf_tokenizer(source_, &tokenizer_));
-    LETHE_RETURN_IF_ERROR(read_llama_config(source_, tokenizer_.vocab, &header_.config));
-    LETHE_RETURN_IF_ERROR(match_tensors(source_, header_.config, &by_slot_));
-    report_.bytes_in = map_.size();
-    report_.source_checksum = hash64(map_.data(), map_.size());
+    LETHE_RETURN_IF_ERROR(read_model_source(options_.input, options_.rope_scaling, &source_));
+    header_.config = source_.config;
+    report_.bytes_in = source_.bytes;
+    report_.source_checksum = source_.checksum;
     return {};
   }
 
   // Decides format and place of everything.
   Status plan() {
-    header_.tokenizer = tokenizer_.entry;
+    header_.tokenizer = source_.tokenizer.entry;
     header_.tokenizer.segment = kTokenizerSegment;
-    header_.source = std::filesystem::path(options_.input).filename().string();
+    header_.source = source_.name;
     header_.source_checksum = report_.source_checksum;
     header_.packer = kPacker;
     header_.options = std::string("--type ") + pack_type_name(options_.type);
+    if (options_.rope_scaling.type != RopeScaling::Type::kNone) {
+      header_.options += std::string(" --rope-scaling ") + rope_scaling_option(options_.rope_scaling);
+    }
     header_.segments.resize(kFirstLayerSegment + header_.config.layers);
-    header_.segments[kTokenizerSegment].bytes = tokenizer_.segment.size();
+    header_.segments[kTokenizerSegment].bytes = source_.tokenizer.segment.size();
     for (const RoleInfo& info : all_roles()) {
       if (!info.per_layer) LETHE_RETURN_IF_ERROR(plan_tensor(info.role, 0, kEmbeddingSegment));
     }
@@ -139,19 +118,21 @@ class Packer {
   }
 
   Status plan_tensor(Role role, uint32_t layer, uint32_t segment) {
-    const SourceTensor* source = by_slot_[role_slot(role, layer, header_.config.layers)];
-    if (source == nullptr) return {};  // the one that may be absent
-    const WeightFormat format = choose_format(options_.type, source->type, role);
-    if (is_quantised(format) && source->cols % kGroup != 0) {
-      return Status::error(ErrorCode::kUnsupported, "tensor %.100s: %llu inputs are not a multiple of 32 as %s needs",
-                           source->name.c_str(), static_cast<unsigned long long>(source->cols),
-                           weight_format_name(format));
+    const int32_t slot = role_slot(role, layer, header_.config.layers);
+    const SourceWeights& weights = source_.weights[static_cast<size_t>(slot)];
+    if (!weights.present()) return {};
+    const SourceTensor& source = weights.tensor;
+    const Shape shape = role_shape(role, header_.config);
+    const WeightFormat format = choose_format(options_.type, source.type, role);
+    if (is_quantised(format) && shape.cols % kGroup != 0) {
+      return Status::error(ErrorCode::kUnsupported,
+                           "%.60s: tensor %.100s: %u inputs are not a multiple of 32 as %s needs", weights.file.c_str(),
+                           source.name.c_str(), shape.cols, weight_format_name(format));
     }
     uint64_t& used = header_.segments[segment].bytes;
-    header_.tensors.push_back({role, static_cast<uint16_t>(layer), format, static_cast<uint32_t>(source->rows),
-                               static_cast<uint32_t>(source->cols), segment, used});
-    used += tensor_bytes(format, source->rows, source->cols);
-    total_ += source->data.size();
+    header_.tensors.push_back({role, static_cast<uint16_t>(layer), format, shape.rows, shape.cols, segment, used});
+    used += tensor_bytes(format, shape.rows, shape.cols);
+    total_ += uint64_t{shape.rows} * shape.cols;
     ++report_.tensors[static_cast<size_t>(format)];
     return {};
   }
@@ -173,7 +154,7 @@ class Packer {
       LETHE_RETURN_IF_ERROR(pad_to(segment.offset));
       hash_ = Hash64();
       if (i == kTokenizerSegment) {
-        LETHE_RETURN_IF_ERROR(write(tokenizer_.segment));
+        LETHE_RETURN_IF_ERROR(write(source_.tokenizer.segment));
       }
       for (; tensor != header_.tensors.end() && tensor->segment == i; ++tensor) {
         LETHE_RETURN_IF_ERROR(write_tensor(*tensor));
@@ -184,40 +165,54 @@ class Packer {
   }
 
   Status write_tensor(const TensorEntry& tensor) {
-    const SourceTensor& source = *by_slot_[role_slot(tensor.role, tensor.layer, header_.config.layers)];
-    PanelConverter converter(source, tensor.format);
-    if (tensor.format == WeightFormat::kF32Vector) {
-      panel_.resize(tensor_bytes(tensor.format, 1, tensor.cols));
-      LETHE_RETURN_IF_ERROR(converter.convert_vector(panel_.data()));
-      LETHE_RETURN_IF_ERROR(write(panel_));
-      report_progress(source.data.size());
-      return {};
+    const int32_t slot = role_slot(tensor.role, tensor.layer, header_.config.layers);
+    const SourceWeights& weights = source_.weights[static_cast<size_t>(slot)];
+    return in_file(
+        tensor.format == WeightFormat::kF32Vector ? write_vector(tensor, weights) : write_matrix(tensor, weights),
+        weights.file);
+  }
+
+  Status write_vector(const TensorEntry& tensor, const SourceWeights& weights) {
+    std::vector<float> source(tensor_bytes(tensor.format, 1, tensor.cols) / sizeof(float));
+    PanelConverter converter(weights.tensor, tensor.format);
+    LETHE_RETURN_IF_ERROR(converter.convert_vector(reinterpret_cast<uint8_t*>(source.data())));
+    std::vector<float> ours(source.size());
+    for (uint32_t i = 0; i < tensor.cols; ++i) {
+      ours[i] = source[source_row(weights, header_.config, i)] + weights.add;
     }
+    report_progress(tensor.cols);
+    return write({reinterpret_cast<const uint8_t*>(ours.data()), ours.size() * sizeof(float)});
+  }
+
+  Status write_matrix(const TensorEntry& tensor, const SourceWeights& weights) {
+    std::vector<uint8_t> bytes;
+    const SourceTensor source =
+        weights.transposed ? transpose(weights, {tensor.rows, tensor.cols}, &bytes) : weights.tensor;
+    PanelConverter converter(source, tensor.format);
     panel_.resize(panel_bytes(tensor.format, tensor.cols));
-    const uint64_t row_bytes = source.data.size() / source.rows;
     std::vector<uint64_t> rows;
     for (uint64_t row = 0; row < tensor.rows; row += rows.size()) {
       rows.resize(std::min<uint64_t>(kPanelRows, tensor.rows - row));
-      for (size_t r = 0; r < rows.size(); ++r) rows[r] = llama_source_row(tensor.role, header_.config, row + r);
+      for (size_t r = 0; r < rows.size(); ++r) rows[r] = source_row(weights, header_.config, row + r);
       LETHE_RETURN_IF_ERROR(converter.convert_panel(rows, panel_.data()));
       LETHE_RETURN_IF_ERROR(write(panel_));
-      report_progress(rows.size() * row_bytes);
+      report_progress(rows.size() * tensor.cols);
     }
     if (converter.error().max_abs > 0) {
-      const double weights = static_cast<double>(source.rows) * static_cast<double>(source.cols);
-      report_.errors.push_back({source.name, tensor.format, converter.error().max_abs,
-                                std::sqrt(converter.error().sum_of_squares / weights)});
+      const double count = static_cast<double>(tensor.rows) * static_cast<double>(tensor.cols);
+      report_.errors.push_back(
+          {source.name, tensor.format, converter.error().max_abs, std::sqrt(converter.error().sum_of_squares / count)});
     }
     return {};
   }
 
-  Status write(const std::vector<uint8_t>& bytes) {
+  Status write(std::span<const uint8_t> bytes) {
     hash_.update(bytes.data(), bytes.size());
     return file_.append(bytes.data(), bytes.size());
   }
 
-  void report_progress(uint64_t bytes) {
-    done_ += bytes;
+  void report_progress(uint64_t weights) {
+    done_ += weights;
     if (options_.progress) options_.progress(done_, total_);
   }
 
@@ -236,16 +231,13 @@ class Packer {
 
   const PackOptions& options_;
   PackReport& report_;
-  os::FileMap map_;
-  GgufFile source_;
-  PackedTokenizer tokenizer_;
-  std::vector<const SourceTensor*> by_slot_;
+  ModelSource source_;
   HeaderEntry header_;
   uint64_t header_bytes_ = 0;
   os::AtomicFile file_;
   Hash64 hash_;  // of the segment being written
   std::vector<uint8_t> panel_;
-  uint64_t done_ = 0, total_ = 0;  // source bytes
+  uint64_t done_ = 0, total_ = 0;  // weights
 };
 
 }  // namespace
@@ -261,7 +253,7 @@ const char* pack_type_name(PackType type) {
   return "unknown";
 }
 
-Status pack_gguf(const PackOptions& options, PackReport* report) {
+Status pack_model(const PackOptions& options, PackReport* report) {
   const auto begin = std::chrono::steady_clock::now();
   *report = {};
   LETHE_RETURN_IF_ERROR(Packer(options, report).run());

@@ -1,4 +1,4 @@
-// Packs a GGUF file into a .lethe file (schema/README.md).
+// Packs a GGUF file or a Hugging Face folder into a .lethe file (schema/README.md).
 #pragma once
 
 #include <array>
@@ -9,6 +9,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/model/model.h"
+#include "tools/pack/rope_scaling.h"
 
 namespace lethe {
 
@@ -19,11 +20,13 @@ enum class PackType { kKeep, kQ4, kQ8, kF16, kF32 };
 const char* pack_type_name(PackType type);  // "keep", "q4", ...
 
 struct PackOptions {
-  std::string input;
+  std::string input;  // a GGUF file, or a folder with config.json and safetensors
   std::string output;
   PackType type = PackType::kKeep;
-  // Called after every stripe of a tensor with the source bytes done and in all.
+  // Called after every stripe of a tensor with the weights done and in all.
   std::function<void(uint64_t done, uint64_t total)> progress;
+  // Stretches the context of a model that was trained without a scaling: parse_rope_scaling().
+  RopeScaling rope_scaling = {};
 };
 
 // One tensor whose stored weights differ from the source's.
@@ -37,15 +40,16 @@ struct PackedTensorError {
 struct PackReport {
   uint64_t bytes_in = 0;
   uint64_t bytes_out = 0;
-  uint64_t source_checksum = 0;                           // XXH64 of the input
+  uint64_t source_checksum = 0;                           // XXH64 of the input's files
   std::array<uint32_t, kWeightFormatCount> tensors = {};  // by WeightFormat
   std::vector<PackedTensorError> errors;                  // empty: every weight is stored exactly
   double seconds = 0;
 };
 
-// Memory: the tokenizer's tables and one panel of 16 rows, whatever the size of the file; the input is mapped. The
-// same input and type give the same bytes. The output appears complete or not at all. Errors: kInvalidArgument (the
-// output is the input), kIo, kDiskFull, kNotAModel, kCorruptModel, kUnsupported.
-Status pack_gguf(const PackOptions& options, PackReport* report);
+// Memory: the tokenizer's tables and one panel of 16 rows, whatever the size of the model (and one tensor, where the
+// source stores it transposed); the input is mapped. The same input and options give the same bytes. The output appears
+// complete or not at all. Errors name the file and, where there is one, the tensor: kInvalidArgument (the output is
+// the input, the RoPE scaling does not fit), kIo, kDiskFull, kNotAModel, kCorruptModel, kUnsupported.
+Status pack_model(const PackOptions& options, PackReport* report);
 
 }  // namespace lethe
