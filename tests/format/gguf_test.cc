@@ -162,16 +162,17 @@ TEST_CASE("hostile counts and sizes") {
 TEST_CASE("unsupported tensors and keys are named") {
   CHECK_REFUSED(kUnsupported, "token_embd.weight has type Q2_K (10)", s.tensors[0].type = static_cast<GgmlType>(10));
   CHECK_REFUSED(kUnsupported, "type unknown (999)", s.tensors[0].type = static_cast<GgmlType>(999));
-  CHECK_REFUSED(kUnsupported, "rope_freqs.weight",
+  CHECK_REFUSED(kCorruptModel, "divided by 0",
                 s.tensors.push_back({"rope_freqs.weight", GgmlType::kF32, {8}, std::string(32, '\0')}));
-  CHECK_REFUSED(kUnsupported, "blk.0.attn_q.bias",
-                s.tensors.push_back({"blk.0.attn_q.bias", GgmlType::kF32, {64}, std::string(256, '\0')}));
+  CHECK_REFUSED(kUnsupported, "blk.0.attn_q.scale",
+                s.tensors.push_back({"blk.0.attn_q.scale", GgmlType::kF32, {64}, std::string(256, '\0')}));
   CHECK_REFUSED(kUnsupported, "blk.00.attn_q.weight", s.tensor("blk.0.attn_q.weight").name = "blk.00.attn_q.weight");
   CHECK_REFUSED(kUnsupported, "blk.4294967296", s.tensor("blk.0.attn_q.weight").name = "blk.4294967296.attn_q.weight");
   CHECK_REFUSED(kUnsupported, "blk.1.attn_q.weight", s.tensor("blk.0.attn_q.weight").name = "blk.1.attn_q.weight");
-  CHECK_REFUSED(kUnsupported, "qwen2", s.set_string("general.architecture", "qwen2"));
-  CHECK_REFUSED(kUnsupported, "yarn", s.set_string("llama.rope.scaling.type", "yarn"));
-  CHECK_REFUSED(kUnsupported, "scaling.factor", s.set_f32("llama.rope.scaling.factor", 4));
+  CHECK_REFUSED(kUnsupported, "in.gguf: architecture mamba; supported: llama, qwen2",
+                s.set_string("general.architecture", "mamba"));
+  CHECK_REFUSED(kUnsupported, "longrope", s.set_string("llama.rope.scaling.type", "longrope"));
+  CHECK_REFUSED(kUnsupported, "llama.logit_scale is 2", s.set_f32("llama.logit_scale", 2));
   CHECK_REFUSED(kUnsupported, "expert_count", s.set_u32("llama.expert_count", 8));
   CHECK_REFUSED(kUnsupported, "values of 8", s.set_u32("llama.attention.value_length", 8));
   GgufSource harmless = small_source();
@@ -193,6 +194,11 @@ TEST_CASE("models that contradict themselves") {
   CHECK_REFUSED(kCorruptModel, "rms_epsilon is missing", s.erase("llama.attention.layer_norm_rms_epsilon"));
   CHECK_REFUSED(kCorruptModel, "norm_eps", s.set_f32("llama.attention.layer_norm_rms_epsilon", NAN));
   CHECK_REFUSED(kCorruptModel, "rope_base", s.set_f32("llama.rope.freq_base", -1));
+  CHECK_REFUSED(kCorruptModel, "the factor is -4", s.set_f32("llama.rope.scaling.factor", -4));
+  CHECK_REFUSED(kCorruptModel, "in.gguf: tensor blk.0.attn_k.bias has 1 rows of 8",
+                s.tensors.push_back({"blk.0.attn_k.bias", GgmlType::kF32, {8}, std::string(32, '\0')}));
+  CHECK_REFUSED(kCorruptModel, "attn_q.weight",
+                s.tensors.push_back({"blk.0.attn_qkv.weight", GgmlType::kF32, {64, 128}, std::string(32768, '\0')}));
   CHECK_REFUSED(kCorruptModel, "rotary_dim", s.set_u32("llama.rope.dimension_count", 18));
   CHECK_REFUSED(kCorruptModel, "blk.0.ffn_down.weight has 64 rows of 96", s.set_u32("llama.feed_forward_length", 64));
   CHECK_REFUSED(kCorruptModel, "token_embd.weight", s.tensors[0].dims = {64, 16});

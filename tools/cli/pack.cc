@@ -1,4 +1,4 @@
-// lethe pack: from a GGUF file to a model file.
+// lethe pack: from a GGUF file or a Hugging Face folder to a model file.
 #include "tools/pack/pack.h"
 
 #include <CLI/CLI.hpp>
@@ -16,7 +16,7 @@ namespace lethe::cli {
 namespace {
 
 struct PackCommandOptions {
-  std::string input, output, type = "keep";
+  std::string input, output, type = "keep", rope_scaling;
   bool json = false;
 };
 
@@ -80,7 +80,11 @@ void print(const PackReport& report, const PackCommandOptions& options) {
 }
 
 int pack(const PackCommandOptions& options) {
-  PackOptions pack_options{options.input, options.output, pack_type(options.type), {}};
+  PackOptions pack_options;
+  pack_options.input = options.input;
+  pack_options.output = options.output;
+  pack_options.type = pack_type(options.type);
+  if (!options.rope_scaling.empty()) check(parse_rope_scaling(options.rope_scaling, &pack_options.rope_scaling));
   PackReport report;
   {
     const InterruptGuard guard(nullptr);
@@ -105,15 +109,23 @@ int pack(const PackCommandOptions& options) {
 
 void add_pack(CLI::App& app, int& status) {
   auto options = std::make_shared<PackCommandOptions>();
-  CLI::App& command = *app.add_subcommand("pack", "Make a model file from a GGUF file");
-  command.add_option("IN", options->input, "GGUF file")->required();
+  CLI::App& command = *app.add_subcommand("pack", "Make a model file from a GGUF file or a Hugging Face folder");
+  command.add_option("IN", options->input, "GGUF file, or folder with config.json, safetensors and tokenizer")
+      ->required();
   command.add_option("-o,--output", options->output, "model file to write; appears complete or not at all")->required();
   command.add_option("--type", options->type, "keep: every tensor as exact as it is; or q4, q8, f16, f32")
       ->capture_default_str();
+  command
+      .add_option("--rope-scaling", options->rope_scaling,
+                  "stretch the context of a model trained without scaling: linear, ntk or yarn, and the factor")
+      ->type_name("TYPE:FACTOR");
   add_json(command, options->json);
   command.footer(
       "Examples:\n"
       "  lethe pack SmolLM2-135M-Instruct-Q4_1.gguf -o smollm2.lethe\n"
+      "  lethe pack Qwen2.5-0.5B-Instruct/ -o qwen.lethe --type q8\n"
+      "  lethe pack gemma-3-1b-it/ -o gemma.lethe --type q4\n"
+      "  lethe pack Llama-2-7b/ -o llama-16k.lethe --type q4 --rope-scaling ntk:4\n"
       "  lethe pack model-f16.gguf -o model.lethe --type q4 --json");
   command.callback([options, &status] { status = pack(*options); });
 }

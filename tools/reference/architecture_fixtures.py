@@ -29,7 +29,7 @@ PREFILL = 40
 DECODE = 8
 CONTEXT = 64  # so that the 48 tokens are in reach of every model
 
-COMMON = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+COMMON = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
               num_key_value_heads=2, max_position_embeddings=CONTEXT, bos_token_id=256, eos_token_id=257,
               pad_token_id=None)
 
@@ -46,7 +46,7 @@ MODELS = {
     "qwen3": ("Qwen3Config", COMMON | dict(head_dim=32, tie_word_embeddings=True, rope_theta=1e6), "bf16", {}),
     "gemma2": ("Gemma2Config", COMMON | dict(head_dim=16, num_hidden_layers=3, query_pre_attn_scalar=24,
                                              sliding_window=8, attn_logit_softcapping=2.0,
-                                             final_logit_softcapping=5.0), "bf16", {}),
+                                             final_logit_softcapping=3.0), "bf16", {}),
     "gemma3_text": ("Gemma3TextConfig", COMMON | dict(head_dim=16, num_hidden_layers=4, query_pre_attn_scalar=48,
                                                       sliding_window=12, sliding_window_pattern=3,
                                                       rope_theta=1e6, rope_local_base_freq=100.0,
@@ -76,20 +76,25 @@ GGUF = ["llama-linear", "llama-yarn", "llama-llama3", "llama-biases", "mistral",
 
 
 def fill(model, seed, dtype):
-    """Random weights that make the options count: norms off their neutral value, biases, scores of several units."""
+    """Random weights that make the options count: norms off their neutral value, biases, scores of several units. What
+    layers add is small enough beside the embedding that keys and values may be rounded to halves, as a cache does,
+    without moving a logit by 1e-3."""
     generator = torch.Generator().manual_seed(seed)
+    gemma = "gemma" in model.config.model_type
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator)
-        if "norm" in name or ".ln_" in name:
-            neutral = 0.0 if "gemma" in model.config.model_type or name.endswith("bias") else 1.0
-            values = neutral + 0.2 * noise
-        elif name.endswith("bias"):
-            values = 0.3 * noise
+        adds = any(part in name for part in ("o_proj", "down_proj", "c_proj"))
+        if name.endswith("bias"):
+            values = 0.3 * noise * (0.3 if adds else 1)
+        elif "norm" in name or ".ln_" in name:
+            last = name in ("model.norm.weight", "transformer.ln_f.weight")
+            added = gemma and "post_" in name
+            values = (1 + 0.2 * noise) * ((0.3 if gemma else 0.15) if last else 0.3 if added else 1) - (1 if gemma else 0)
         elif any(part in name for part in ("embed", "wte", "wpe", "lm_head")):
-            values = 0.3 * noise
+            values = noise * (0.5 if gemma else 1)
         else:
             fan_in = parameter.shape[0] if model.config.model_type == "gpt2" else parameter.shape[1]
-            values = 1.2 * noise / fan_in ** 0.5
+            values = (0.3 if adds else 1.2) * noise / fan_in ** 0.5
         parameter.data = values.to(dtype).float()
 
 
@@ -145,7 +150,7 @@ def write_tokenizer(folder):
     for left, right in merges:
         vocab[left + right] = len(vocab) + len(specials)
     while len(vocab) + len(specials) < VOCAB:
-        vocab[f"unused {len(vocab)}"] = len(vocab) + len(specials)
+        vocab[f"unused{len(vocab)}"] = len(vocab) + len(specials)
     token = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
     tokenizer = {
         "version": "1.0", "truncation": None, "padding": None,
@@ -171,7 +176,7 @@ def write_model(folder, name, seed):
     dtype = {"bf16": torch.bfloat16, "f16": torch.float16}[dtype]
     model = AutoModelForCausalLM.from_config(config)
     fill(model, seed, dtype)
-    model.to(dtype).save_pretrained(folder, **({"max_shard_size": "100KB"} if options.get("shards") else {}))
+    model.to(dtype).save_pretrained(folder, **({"max_shard_size": "30KB"} if options.get("shards") else {}))
     (folder / "generation_config.json").unlink(missing_ok=True)
     if options.get("old"):
         use_old_keys(folder / "config.json")
