@@ -194,7 +194,7 @@ TEST_CASE("HF: an index that does not fit its shards") {
                   {"index.json", "model.norm.weight"});
   }
   check_refused(pack_changed("qwen2", [](HfFolder& f) { write_file(f.file("model.safetensors.index.json"), "[]"); }),
-                ErrorCode::kCorruptModel, {"model.safetensors.index.json: the file is not a JSON object"});
+                ErrorCode::kCorruptModel, {"model.safetensors.index.json: not a JSON object"});
 }
 
 TEST_CASE("HF: tensors of another shape or type, twice, or without a place") {
@@ -269,7 +269,8 @@ TEST_CASE("HF: what this version does not have is named") {
   unsupported("llama", "model_type", "mamba", {"config.json: architecture mamba; supported: llama, mistral"});
   unsupported("llama", "hidden_act", "mish", {"config.json", "mish"});
   unsupported("llama-yarn", "rope_scaling", Json{{"rope_type", "longrope"}, {"factor", 4}}, {"longrope"});
-  unsupported("llama", "quantization_config", Json{{"quant_method", "gptq"}}, {"quantization_config", "gptq"});
+  unsupported("llama", "quantization_config", Json{{"quant_method", "gptq"}},
+              {"config.json: quantization_config is object"});
   unsupported("gemma3_text", "use_bidirectional_attention", true, {"use_bidirectional_attention is true"});
   unsupported("gpt2", "scale_attn_by_inverse_layer_idx", true, {"scale_attn_by_inverse_layer_idx"});
   unsupported("qwen2", "layer_types", Json::array({"linear_attention", "full_attention", "full_attention"}),
@@ -277,10 +278,11 @@ TEST_CASE("HF: what this version does not have is named") {
 }
 
 TEST_CASE("HF: files that are no JSON or no safetensors") {
-  for (const char* text : {"", "{", "[1]", "{\"a\": 1} x", "\xff\xfe"}) {
-    CAPTURE(text);
-    const Status status = pack_changed("llama", [&](HfFolder& f) { write_file(f.file("config.json"), text); });
-    CHECK((status.code() == ErrorCode::kCorruptModel || status.code() == ErrorCode::kIo));
+  const std::string deep = "{\"quantization_config\": " + std::string(1'000'000, '[');
+  for (const std::string& text : {std::string("{"), std::string("[1]"), std::string("{\"a\": 1} x"),
+                                  std::string("\xff\xfe"), deep + std::string(1'000'000, ']') + "}"}) {
+    check_refused(pack_changed("llama", [&](HfFolder& f) { write_file(f.file("config.json"), text); }),
+                  ErrorCode::kCorruptModel, {"config.json: ", "JSON"});
   }
   check_refused(
       pack_changed("llama", [](HfFolder& f) { write_file(f.file("model.safetensors"), "PK\3\4 not it at all"); }),

@@ -1,9 +1,11 @@
-// fuzz_seeds FOLDER: writes the seeds of the fuzz targets to FOLDER/model, FOLDER/gguf and FOLDER/snapshot.
+// fuzz_seeds FOLDER: writes the seeds of the fuzz targets to FOLDER/model, FOLDER/gguf, FOLDER/safetensors and
+// FOLDER/snapshot.
 #include <cstdio>
 
 #include "tests/support/model_bytes.h"
 #include "tests/support/snapshot_bytes.h"
 #include "tests/support/tiny_model.h"
+#include "tests/support/tiny_safetensors.h"
 
 using namespace lethe;
 using namespace lethe::test;
@@ -30,6 +32,7 @@ int main(int argc, char** argv) {
     seed += file.substr(kSegmentAlignment, read_header(file).segments[0].bytes);
     write_file(folder + "/model/tiny-" + name, seed);
   }
+  write_file(folder + "/safetensors/tiny", tiny_safetensors());
   Session* session = snapshot_session();
   for (const int tokens : {3, 40, 100}) {  // half a block, two blocks, after an eviction
     session->reset();

@@ -9,9 +9,13 @@ namespace {
 using Json = nlohmann::json;
 using Keys = std::initializer_list<const char*>;  // names of one thing; the first that is present counts
 
+std::string text_of(const Json& value) {
+  if (value.is_structured()) return value.type_name();
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 64);
+}
+
 Status wrong_value(const char* key, const Json& value, const char* expected) {
-  const std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 64);
-  return Status::error(ErrorCode::kCorruptModel, "%s is %s, not %s", key, text.c_str(), expected);
+  return Status::error(ErrorCode::kCorruptModel, "%s is %s, not %s", key, text_of(value).c_str(), expected);
 }
 
 // Null when the key is absent or null.
@@ -64,6 +68,7 @@ bool is_true(const Json& object, const char* key) {
 Status refuse_unsupported_keys(const Json& config) {
   static const std::pair<const char*, Json> kNeutral[] = {{"quantization_config", nullptr},
                                                           {"use_bidirectional_attention", false},
+                                                          {"rope_interleaved", false},
                                                           {"scale_attn_by_inverse_layer_idx", false},
                                                           {"scale_attn_weights", true},
                                                           {"add_cross_attention", false},
@@ -73,8 +78,7 @@ Status refuse_unsupported_keys(const Json& config) {
   for (const auto& [key, neutral] : kNeutral) {
     const Json* value = find(config, key);
     if (value == nullptr || *value == neutral) continue;
-    const std::string text = value->dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 64);
-    return Status::error(ErrorCode::kUnsupported, "%s is %s", key, text.c_str());
+    return Status::error(ErrorCode::kUnsupported, "%s is %s", key, text_of(*value).c_str());
   }
   return {};
 }
@@ -133,8 +137,7 @@ Status read_layers(const Json& json, ModelDescription* description) {
     std::vector<bool>& local = description->local_layers.emplace();
     for (const Json& type : *types) {
       if (type != "full_attention" && type != "sliding_attention") {
-        return Status::error(ErrorCode::kUnsupported, "layer_types holds %.64s",
-                             type.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+        return Status::error(ErrorCode::kUnsupported, "layer_types holds %s", text_of(type).c_str());
       }
       local.push_back(type == "sliding_attention");
     }
@@ -182,6 +185,9 @@ Status read_scaling(const Json& rope, ModelConfig* config, RopeScaling* out) {
                                                      {"low_freq_factor", &out->low_freq_factor},
                                                      {"high_freq_factor", &out->high_freq_factor}};
   for (const auto& [key, to] : numbers) LETHE_RETURN_IF_ERROR(read_number(rope, {key}, to));
+  if (out->type == Type::kYarn && find(rope, "factor") == nullptr) {
+    out->factor = config->context_length / out->original_context;
+  }
   out->truncate = find(rope, "truncate") == nullptr || is_true(rope, "truncate");
   if (type == "dynamic") {
     // Transformers recomputes the base while the text grows, which turns keys that are cached already. Ours is the one
@@ -233,12 +239,6 @@ Json text_config(const Json& file, const Architecture& architecture) {
 }
 
 }  // namespace
-
-Status parse_json_object(std::span<const uint8_t> bytes, Json* out) {
-  *out = Json::parse(bytes.begin(), bytes.end(), nullptr, false);
-  if (!out->is_object()) return Status::error(ErrorCode::kCorruptModel, "the file is not a JSON object");
-  return {};
-}
 
 std::optional<bool> tied_embeddings(const Json& file) {
   const Json* value = find(file, "tie_word_embeddings");

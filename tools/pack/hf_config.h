@@ -1,18 +1,13 @@
 // config.json of a Hugging Face model.
 #pragma once
 
-#include <initializer_list>
 #include <nlohmann/json.hpp>
-#include <string>
-#include <string_view>
+#include <optional>
 
 #include "runtime/base/status.h"
 #include "tools/pack/model_source.h"
 
 namespace lethe {
-
-// Parses a JSON file that must hold an object. Errors: kCorruptModel.
-Status parse_json_object(std::span<const uint8_t> bytes, nlohmann::json* out);
 
 // The architecture and everything else that a config says about the model. Understands the keys of transformers 4
 // (rope_theta, rope_scaling) and 5 (rope_parameters). Errors: kUnsupported, kCorruptModel.

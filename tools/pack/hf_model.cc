@@ -7,6 +7,7 @@
 #include "runtime/model/roles.h"
 #include "tools/pack/hf_config.h"
 #include "tools/pack/hf_tokenizer.h"
+#include "tools/pack/json_file.h"
 #include "tools/pack/model_source.h"
 #include "tools/pack/safetensors.h"
 
@@ -18,8 +19,9 @@ using Json = nlohmann::json;
 constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 // What the tokenizer's reader may look at: part of the checksum, in this order.
-constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-                                           "chat_template.jinja", "generation_config.json"};
+constexpr const char* kTokenizerFiles[] = {"tokenizer.json",        "tokenizer.model",         "tokenizer_config.json",
+                                           "added_tokens.json",     "special_tokens_map.json", "chat_template.jinja",
+                                           "generation_config.json"};
 
 // Parts of a checkpoint that are no part of the text model: buffers that are computed, and what sees.
 bool is_ignored(std::string_view name) {

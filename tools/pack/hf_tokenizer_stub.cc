@@ -57,10 +57,10 @@ Status pack_hf_tokenizer(const std::string& folder, uint32_t vocab, PackedTokeni
   for (auto k : kinds) put(k);
   text("tokenizer.ggml.bos_token_id");
   put(uint32_t{4});
-  put(uint32_t{256});
+  put(uint32_t{vocab > 256 ? 256u : 0u});
   text("tokenizer.ggml.eos_token_id");
   put(uint32_t{4});
-  put(uint32_t{257});
+  put(uint32_t{vocab > 257 ? 257u : 3u});
   GgufFile gguf;
   LETHE_RETURN_IF_ERROR(gguf.parse({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}));
   return pack_gguf_tokenizer(gguf, out);

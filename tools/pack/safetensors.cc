@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstring>
-#include <nlohmann/json.hpp>
+
+#include "tools/pack/json_file.h"
 
 namespace lethe {
 namespace {
@@ -94,9 +95,8 @@ Status SafetensorsFile::parse(std::span<const uint8_t> bytes) {
     return Status::error(ErrorCode::kCorruptModel,
                          "the header of %" PRIu64 " bytes is longer than the file; is it truncated?", length);
   }
-  const Json header = Json::parse(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(length), nullptr, false);
-  if (!header.is_object())
-    return Status::error(ErrorCode::kCorruptModel, "the safetensors header is not a JSON object");
+  Json header;
+  LETHE_RETURN_IF_ERROR(parse_json_object(bytes.first(static_cast<size_t>(length)), &header));
   entries_.clear();
   for (const auto& [name, description] : header.items()) {
     if (name == "__metadata__") continue;
