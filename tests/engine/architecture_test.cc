@@ -79,19 +79,16 @@ void check_logits(const std::string& packed, const std::string& name) {
 }
 
 TEST_CASE("architectures: Hugging Face folders give the logits of transformers") {
-  for (const char* name :
-       {"llama", "llama-biases", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "phi3", "llama-linear",
-        "llama-dynamic", "llama-yarn", "llama-yarn-mscale", "llama-llama3"}) {
+  CHECK(hf_fixtures().size() >= 14);
+  for (const std::string& name : hf_fixtures()) {
     const HfFolder folder(name);
     check_logits(pack_f32(folder.path), name);
   }
 }
 
 TEST_CASE("architectures: GGUF files by llama.cpp's converter give the logits of transformers") {
-  for (const char* name : {"llama-linear", "llama-yarn", "llama-llama3", "llama-biases", "mistral", "qwen2", "qwen3",
-                           "gemma2", "gemma3_text", "gpt2", "phi3"}) {
-    check_logits(pack_f32(std::string(LETHE_TEST_DATA "/hf/gguf/") + name + ".gguf"), name);
-  }
+  CHECK(gguf_fixtures().size() >= 11);
+  for (const std::string& name : gguf_fixtures()) check_logits(pack_f32(gguf_fixture(name)), name);
 }
 
 }  // namespace

@@ -104,13 +104,11 @@ const std::string kQ = "model.layers.1.self_attn.q_proj.weight";
 }  // namespace
 
 TEST_CASE("HF: a folder and the GGUF file that llama.cpp makes of it give the same model") {
-  for (const char* name : {"llama-linear", "llama-yarn", "llama-llama3", "llama-biases", "mistral", "qwen2", "qwen3",
-                           "gemma2", "gemma3_text", "gpt2", "phi3"}) {
+  for (const std::string& name : gguf_fixtures()) {
     CAPTURE(name);
     const HfFolder folder(name);
     const std::string paths[2] = {temporary_path(".lethe"), temporary_path(".lethe")};
-    const Status statuses[2] = {pack(folder.path, paths[0]),
-                                pack(std::string(LETHE_TEST_DATA "/hf/gguf/") + name + ".gguf", paths[1])};
+    const Status statuses[2] = {pack(folder.path, paths[0]), pack(gguf_fixture(name), paths[1])};
     for (const Status& status : statuses) REQUIRE_MESSAGE(status.ok(), std::string(status.message()));
     const Opened hf(paths[0]), gguf(paths[1]);
     REQUIRE(hf->tensors().size() == gguf->tensors().size());

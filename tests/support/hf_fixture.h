@@ -1,6 +1,7 @@
 // The tiny models of tests/data/hf (tools/reference/architecture_fixtures.py says what they hold).
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,27 @@
 #include "tests/support/tiny_model.h"
 
 namespace lethe::test {
+
+// Names of the models that there are as folders, and of those that there are as GGUF files, too.
+inline std::vector<std::string> hf_fixtures() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(LETHE_TEST_DATA "/hf")) {
+    if (std::filesystem::exists(entry.path() / "config.json")) names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+inline std::vector<std::string> gguf_fixtures() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(LETHE_TEST_DATA "/hf/gguf")) {
+    names.push_back(entry.path().stem().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+inline std::string gguf_fixture(const std::string& name) { return LETHE_TEST_DATA "/hf/gguf/" + name + ".gguf"; }
 
 // A copy of a fixture with all its files in one folder, which a test may change; removed at the end of the scope.
 struct HfFolder {
