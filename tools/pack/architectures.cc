@@ -71,6 +71,7 @@ constexpr TensorName kPhi3Hf[] = {
     {"mlp.gate_up_proj", Role::kFfnGate, Role::kFfnUp},
 };
 constexpr TensorName kPhi3Gguf[] = {{"ffn_up", Role::kFfnGate, Role::kFfnUp}};
+constexpr TensorName kStarcoder2Hf[] = {{"mlp.c_fc", Role::kFfnUp}, {"mlp.c_proj", Role::kFfnDown}};
 
 // ---- roles without which the decoder would compute something else ----
 
@@ -149,6 +150,13 @@ constexpr Architecture kArchitectures[] = {
      .gguf_tensors = kPhi3Gguf,
      .hf_tensors = kPhi3Hf,
      .required = kGated},
+    {.name = "starcoder2",
+     .gguf = "starcoder2",
+     .hf = {"starcoder2"},
+     .norm = Norm::kLayer,
+     .activation = Activation::kGeluTanh,
+     .hf_tensors = kStarcoder2Hf,
+     .required = std::span(kGpt2Roles).subspan(1)},  // all but the learned positions
 };
 
 // ---- from names to places ----

@@ -55,6 +55,7 @@ MODELS = {
     "gpt2": ("GPT2Config", dict(vocab_size=VOCAB, n_embd=48, n_layer=2, n_head=3, n_positions=CONTEXT,
                                 bos_token_id=256, eos_token_id=257), "f16", {}),
     "phi3": ("Phi3Config", COMMON | dict(sliding_window=11, tie_word_embeddings=False), "bf16", {}),
+    "starcoder2": ("Starcoder2Config", COMMON | dict(sliding_window=8), "bf16", {}),
 }
 
 # Other positions for the weights of "llama": what config.json says, as files on the hub do.
@@ -72,7 +73,7 @@ SCALINGS = {
 
 # What llama.cpp's converter can express.
 GGUF = ["llama-linear", "llama-yarn", "llama-llama3", "llama-biases", "mistral", "qwen2", "qwen3", "gemma2",
-        "gemma3_text", "gpt2", "phi3"]
+        "gemma3_text", "gpt2", "phi3", "starcoder2"]
 
 
 def fill(model, seed, dtype):
@@ -221,7 +222,7 @@ def write_gguf(root, name, llama_cpp):
         self.gguf_writer.add_eos_token_id(257)
         if "layer_types" in described:
             self.gguf_writer.add_sliding_window_pattern([t == "sliding_attention" for t in described["layer_types"]])
-        if described["model_type"] in ("mistral", "qwen2"):
+        if described["model_type"] in ("mistral", "qwen2", "starcoder2"):
             self.gguf_writer.add_sliding_window(described["sliding_window"])
         if "query_pre_attn_scalar" in described:
             self.gguf_writer.add_attention_scale(described["query_pre_attn_scalar"] ** -0.5)
