@@ -241,6 +241,7 @@ TEST_CASE("HF: a config that contradicts the tensors, or itself") {
           {"model.safetensors", "mlp.down_proj.weight has 32 rows of 64", "needs 32 rows of 96"});
   corrupt("llama", "num_hidden_layers", 3, {"of layer 2 is missing"});
   corrupt("llama", "vocab_size", 300, {"model.safetensors", "272 rows of 32"});
+  corrupt("llama", "vocab_size", 4294967295u, {"config.json: vocab_size is 4294967295"});
   corrupt("llama", "num_key_value_heads", 3, {"evenly"});
   corrupt("llama", "head_dim", 8, {"model.safetensors", "self_attn."});
   corrupt("llama", "hidden_size", "32", {"config.json: hidden_size is \"32\", not a dimension"});
@@ -252,6 +253,7 @@ TEST_CASE("HF: a config that contradicts the tensors, or itself") {
   corrupt("qwen3", "tie_word_embeddings", false, {"tie_word_embeddings is false", "lm_head.weight"});
   corrupt("qwen2", "layer_types", Json::array({"full_attention"}), {"1 layers are local or global, the model has 3"});
   corrupt("llama-yarn", "rope_scaling", Json{{"rope_type", "yarn"}, {"factor", 0}}, {"the factor is 0"});
+  corrupt("llama-yarn", "rope_scaling", Json{{"type", "ntk"}, {"factor", 1e6}, {"alpha", 1e80}}, {"rope_base is inf"});
   corrupt("llama-yarn", "rope_scaling", Json{{"rope_type", "yarn"}, {"factor", "4"}},
           {"factor is \"4\", not a number"});
   corrupt("llama", "model_type", nullptr, {"config.json: model_type is missing"});
@@ -359,5 +361,6 @@ TEST_CASE("RoPE scaling as an option of the packer") {
     CHECK(factor == 2.5f);
   }
   check_refused(pack(yarn.path, output, scaling), ErrorCode::kInvalidArgument, {"scaled already"});
+  check_refused(pack(gguf_fixture("llama-llama3"), output, scaling), ErrorCode::kInvalidArgument, {"scaled already"});
   check_refused(pack(gpt2.path, output, scaling), ErrorCode::kInvalidArgument, {"without RoPE"});
 }

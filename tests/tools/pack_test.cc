@@ -1,6 +1,7 @@
 // lethe pack: figures, and nothing half-written.
 #include <filesystem>
 
+#include "tests/support/hf_fixture.h"
 #include "tests/tools/cli.h"
 
 namespace lethe::test {
@@ -41,6 +42,20 @@ TEST_CASE("a packed file is whole, and packing again replaces it") {
   const Finished table = run_cli({"pack", gguf(), "-o", out});
   CHECK(table.status == 0);
   CHECK(table.out.find("Every weight is stored exactly.") != std::string::npos);
+}
+
+TEST_CASE("a Hugging Face folder, and RoPE scaling") {
+  const HfFolder model("qwen2");
+  const std::string out = temporary_path(".lethe");
+  const Json json = run_json({"pack", model.path, "-o", out, "--type", "f32", "--rope-scaling", "yarn:4", "--json"});
+  CHECK(json["bytes_out"] == read_file(out).size());
+  const Finished inspected = run_cli({"inspect", out, "--verify"});
+  CHECK(inspected.status == 0);
+  CHECK(inspected.out.find("yarn x4") != std::string::npos);
+  check_refused(run_cli({"pack", model.path, "-o", out, "--rope-scaling", "yarn"}), 2, "invalid_argument",
+                "TYPE:FACTOR");
+  std::filesystem::remove(model.file("model-00003-of-00003.safetensors"));
+  check_refused(run_cli({"pack", model.path, "-o", out}), 1, "io", "model-00003-of-00003.safetensors");
 }
 
 TEST_CASE("when it fails, nothing is left behind and an older file stays") {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/model/frame.h"
+
 namespace lethe {
 namespace {
 
@@ -85,6 +87,9 @@ Status refuse_unsupported_keys(const Json& config) {
 
 Status read_dims(const Json& json, const Architecture& architecture, ModelConfig* config) {
   LETHE_RETURN_IF_ERROR(read_dim(json, {"vocab_size"}, {}, &config->vocab));
+  if (config->vocab > kMaxVocab) {  // the tokenizer makes tables of this size before all numbers are checked
+    return Status::error(ErrorCode::kCorruptModel, "vocab_size is %u, can be %u at most", config->vocab, kMaxVocab);
+  }
   LETHE_RETURN_IF_ERROR(read_dim(json, {"num_hidden_layers", "n_layer"}, {}, &config->layers));
   LETHE_RETURN_IF_ERROR(read_dim(json, {"hidden_size", "n_embd"}, {}, &config->embed_dim));
   LETHE_RETURN_IF_ERROR(read_dim(json, {"num_attention_heads", "n_head"}, {}, &config->heads));

@@ -16,15 +16,17 @@ size_t slot_of(const ModelSource& source, Role role, uint32_t layer) {
 }
 
 // The model's own scaling was part of its training, and two of them do not add up.
+Status scaled_already() {
+  return Status::error(ErrorCode::kInvalidArgument, "RoPE scaling of a model that is scaled already");
+}
+
 Status stretch(const RopeScaling& wanted, ModelDescription* description) {
   if (wanted.type == RopeScaling::Type::kNone) return {};
   ModelConfig& config = description->config;
   if (config.rotary_dim == 0) {
     return Status::error(ErrorCode::kInvalidArgument, "RoPE scaling of a model without RoPE");
   }
-  if (description->scaling.type != RopeScaling::Type::kNone) {
-    return Status::error(ErrorCode::kInvalidArgument, "RoPE scaling of a model that is scaled already");
-  }
+  if (description->scaling.type != RopeScaling::Type::kNone) return scaled_already();
   const double context = static_cast<double>(config.context_length) * wanted.factor;
   if (context > kMaxContext) {
     return Status::error(ErrorCode::kInvalidArgument, "RoPE scaling to %g tokens; the most are %u", context,
@@ -213,7 +215,11 @@ Status read_model_source(const std::string& path, const RopeScaling& scaling, Mo
   LETHE_RETURN_IF_ERROR(stretch(scaling, &description));
   LETHE_RETURN_IF_ERROR(in_file(finish_config(description, out), out->name));
   LETHE_RETURN_IF_ERROR(reader->place_tensors(description, out));
+  if (scaling.type != RopeScaling::Type::kNone && out->weights[slot_of(*out, Role::kRopeFactors, 0)].present()) {
+    return scaled_already();
+  }
   LETHE_RETURN_IF_ERROR(in_file(add_rope_factors(description.scaling, out), out->name));
+  LETHE_RETURN_IF_ERROR(in_file(check_config(out->config), out->name));  // with the scaled base
   return in_file(check_present(*out, description.architecture->required), out->name);
 }
 
