@@ -14,15 +14,15 @@ namespace {
 constexpr double kBound = 1e-3;
 constexpr size_t kPrefill = 40;  // beyond every window of the models, which are of 8 to 12 tokens
 
-std::string pack_f32(const std::string& input) {
+std::string pack(const std::string& input, PackType type) {
   PackOptions options;
   options.input = input;
   options.output = temporary_path(".lethe");
-  options.type = PackType::kF32;
+  options.type = type;
   PackReport report;
   const Status status = pack_model(options, &report);
   REQUIRE_MESSAGE(status.ok(), std::string(status.message()));
-  CHECK(report.errors.empty());
+  CHECK(report.errors.empty() == (type == PackType::kF32));
   return options.output;
 }
 
@@ -82,13 +82,25 @@ TEST_CASE("architectures: Hugging Face folders give the logits of transformers")
   CHECK(hf_fixtures().size() >= 14);
   for (const std::string& name : hf_fixtures()) {
     const HfFolder folder(name);
-    check_logits(pack_f32(folder.path), name);
+    check_logits(pack(folder.path, PackType::kF32), name);
   }
 }
 
 TEST_CASE("architectures: GGUF files by llama.cpp's converter give the logits of transformers") {
   CHECK(gguf_fixtures().size() >= 11);
-  for (const std::string& name : gguf_fixtures()) check_logits(pack_f32(gguf_fixture(name)), name);
+  for (const std::string& name : gguf_fixtures()) check_logits(pack(gguf_fixture(name), PackType::kF32), name);
+}
+
+// Quantised matrices, embeddings and positions beside biases, norms and factors that are not: of logits of 3 to 12, 8
+// bits move one by hundredths and 4 bits by tenths.
+TEST_CASE("architectures: quantised weights stay near") {
+  for (const std::string& name : hf_fixtures()) {
+    CAPTURE(name);
+    const HfFolder folder(name);
+    const ExpectedLogits expected(name);
+    CHECK(feed_difference(OpenModel(pack(folder.path, PackType::kQ8)), expected, 40, kPrefill) < 0.1);
+    CHECK(feed_difference(OpenModel(pack(folder.path, PackType::kQ4)), expected, 40, kPrefill) < 0.5);
+  }
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ MODELS = {
                                                       rope_theta=1e6, rope_local_base_freq=100.0,
                                                       rope_scaling={"rope_type": "linear", "factor": 4.0}),
                     "bf16", {}),
-    "gpt2": ("GPT2Config", dict(vocab_size=VOCAB, n_embd=48, n_layer=2, n_head=3, n_positions=CONTEXT,
+    "gpt2": ("GPT2Config", dict(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=2, n_positions=CONTEXT,
                                 bos_token_id=256, eos_token_id=257), "f16", {}),
     "phi3": ("Phi3Config", COMMON | dict(sliding_window=11, tie_word_embeddings=False), "bf16", {}),
     "starcoder2": ("Starcoder2Config", COMMON | dict(sliding_window=8), "bf16", {}),
