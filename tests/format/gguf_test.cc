@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 
 #include "tests/support/tiny_model.h"
 
@@ -182,7 +183,36 @@ TEST_CASE("unsupported tensors and keys are named") {
   CHECK(pack_bytes(harmless.bytes()).ok());
 }
 
+TEST_CASE("a window is of all layers, or of a pattern") {
+  TinyOptions shape;
+  shape.layers = 4;
+  const auto locals = [&](const std::function<void(GgufSource&)>& change) {
+    GgufSource source = tiny_gguf(shape);
+    source.set_u32("llama.attention.sliding_window", 16);
+    change(source);
+    PackOptions pack = {temporary_path(".gguf"), temporary_path(".lethe"), PackType::kKeep, {}};
+    write_file(pack.input, source.bytes());
+    PackReport report;
+    const Status status = pack_model(pack, &report);
+    REQUIRE_MESSAGE(status.ok(), std::string(status.message()));
+    Result<Model*> model = Model::open(pack.output.c_str());
+    REQUIRE(model.ok());
+    std::string out = std::to_string(model.value()->config().window) + ":";
+    for (uint32_t layer = 0; layer < 4; ++layer) out += model.value()->config().is_local(layer) ? 'l' : 'g';
+    Model::close(model.value());
+    return out;
+  };
+  const char* key = "llama.attention.sliding_window_pattern";
+  CHECK(locals([](GgufSource&) {}) == "16:llll");
+  CHECK(locals([&](GgufSource& s) { s.set_u32(key, 3); }) == "16:llgl");
+  CHECK(locals([&](GgufSource& s) { s.set_u32(key, 1); }) == "0:gggg");
+  CHECK(locals([&](GgufSource& s) { s.set_i32s(key, {0, 1, 1, 0}); }) == "16:gllg");
+  CHECK(locals([&](GgufSource& s) { s.set_u32("llama.attention.sliding_window", 0); }) == "0:gggg");
+}
+
 TEST_CASE("models that contradict themselves") {
+  CHECK_REFUSED(kCorruptModel, "2 layers are local or global, the model has 1",
+                s.set_i32s("llama.attention.sliding_window_pattern", {0, 1}));
   CHECK_REFUSED(kCorruptModel, "general.architecture is missing", s.erase("general.architecture"));
   CHECK_REFUSED(kCorruptModel, "block_count is missing", s.erase("llama.block_count"));
   CHECK_REFUSED(kCorruptModel, "block_count is not", s.set_f32("llama.block_count", 1));
