@@ -71,8 +71,7 @@ Status Session::generate(const GenerateOptions& options, StopReason* reason, uin
 
     // The text goes out before the token is fed: it need not wait for the next step.
     piece.id = id;
-    const bool control =
-        model_->tokenizer().token_kinds[static_cast<size_t>(id)] == static_cast<uint8_t>(TokenKind::kControl);
+    const bool control = model_->tokenizer().kind_of(static_cast<uint32_t>(id)) == TokenKind::kControl;
     if (!control) decoder_.push(tokenizer_.token_text(id), to_stops);
     if (piece.id == id) piece.emit("", 0);  // no text yet, but a token
 

@@ -25,7 +25,7 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
   count(MemoryTag::kSession);
 
   turn_ = arena.take<char>(options_.turn_bytes);
-  const Tokenizer::Scratch tokenizer_scratch = Tokenizer::layout(arena, kMaxPieceBytes);
+  const Tokenizer::Scratch tokenizer_scratch = Tokenizer::layout(arena, model_->tokenizer(), kMaxPieceBytes);
   count(MemoryTag::kTokenizer);
 
   program_ = build_program(*model_);
@@ -67,7 +67,7 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
 
   if (!arena.ok()) return Status::error(ErrorCode::kInternal, "the session's plan and its layout disagree");
   sampler_.open(sampler_scratch);
-  if (tokenizer_scratch.splitter.region.empty()) return {};  // measuring
+  if (tokenizer_scratch.piece.empty()) return {};  // measuring
   return tokenizer_.open(model_->tokenizer(), tokenizer_scratch);
 }
 

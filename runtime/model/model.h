@@ -86,6 +86,13 @@ struct Tensor {
 };
 
 enum class TokenKind : uint8_t { kNormal = 0, kControl = 1, kUserDefined = 2, kByte = 3, kUnused = 4 };
+inline constexpr uint8_t kTokenKindMask = 0x3f;  // the other bits of an entry of token_kinds:
+inline constexpr uint8_t kStripLeft = 0x40;      // a special token takes the white space on its left along
+inline constexpr uint8_t kStripRight = 0x80;
+
+enum class TokenizerKind : uint8_t { kByteLevelBpe = 0, kSentencePieceBpe = 1, kUnigram = 2 };  // of schema/model.fbs
+enum class SpacePrefix : uint8_t { kNone = 0, kStart = 1, kFirst = 2, kEvery = 3 };             // of schema/model.fbs
+enum class SpaceRule : uint8_t { kKeep = 0, kCollapse = 1, kTrim = 2 };                         // of schema/model.fbs
 
 struct MergeSlot {
   uint32_t left, right, rank, merged;  // left == kNoToken marks an empty slot
@@ -99,22 +106,67 @@ constexpr uint64_t merge_hash(uint32_t left, uint32_t right, uint64_t slots) {
   return (key ^ key >> 32) & (slots - 1);
 }
 
-// Views into the mapped file, verified: every id < vocab, offsets ascending, a quarter of the merge slots empty.
+// The lookup of a token by its text: FNV-1a over the bytes, folded; the search goes on as that of merges. Part of the
+// file format.
+inline constexpr uint64_t kTextHashSeed = 0xcbf29ce484222325ull;
+constexpr uint64_t text_hash_step(uint64_t hash, char byte) {
+  return (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3ull;
+}
+constexpr uint64_t text_hash_slot(uint64_t hash, uint64_t slots) { return (hash ^ hash >> 32) & (slots - 1); }
+
+// Views into the mapped file, verified: every id < vocab, offsets ascending, at least a quarter of the slots of both
+// hash tables empty. Only `specials` is the loader's own.
 struct TokenizerData {
   std::span<const uint32_t> token_offsets;  // [vocab + 1]
   std::string_view token_bytes;
-  std::span<const uint8_t> token_kinds;   // [vocab] TokenKind
+  std::span<const uint8_t> token_kinds;   // [vocab]; see kind_of()
   std::span<const uint32_t> byte_tokens;  // [256] kNoToken: the vocabulary has no token of this byte alone
   std::span<const MergeSlot> merges;
-  std::span<const uint32_t> specials;  // longest text first
+  std::span<const uint32_t> specials;  // sorted by text, then id
   std::span<const std::string_view> split_patterns;
   std::span<const int32_t> end_ids;
   std::string_view chat_template;  // empty when the model has none
   int32_t bos_id, eos_id;          // -1: none
   bool add_bos;
+  TokenizerKind kind = TokenizerKind::kByteLevelBpe;
+  bool ignore_merges = false;        // a piece that is a token becomes it without merging
+  bool nfc = false;                  // text becomes Unicode NFC before it is split
+  bool single_precision = false;     // of unigram sums; see schema/model.fbs
+  bool prefix_unless_space = false;  // no prefix before text that begins with a space
+  SpacePrefix space_prefix = SpacePrefix::kNone;
+  SpaceRule space_rule = SpaceRule::kKeep;
+  int32_t unknown_id = -1;                    // for what no token and no byte token covers; -1: left out
+  float unknown_score = 0;                    // of a character without a token (unigram)
+  std::span<const float> scores = {};         // [vocab] or empty
+  std::span<const uint32_t> lookup = {};      // slots of ids, kNoToken: empty
+  std::span<const uint64_t> neighbours = {};  // bitset; see may_join()
+  std::span<const uint32_t> charsmap_units = {};
+  std::string_view charsmap_texts = {};
+  uint32_t longest_token = 0;  // bytes, of the tokens in `lookup`
 
   std::string_view token(uint32_t id) const {
     return token_bytes.substr(token_offsets[id], token_offsets[id + 1] - token_offsets[id]);
+  }
+  TokenKind kind_of(uint32_t id) const { return static_cast<TokenKind>(token_kinds[id] & kTokenKindMask); }
+  // The token with `text`, whose hash (steps from kTextHashSeed over its bytes) is `hash`; kNoToken: none. Control,
+  // byte and unused tokens are not found.
+  uint32_t find(std::string_view text, uint64_t hash) const {
+    if (lookup.empty()) return kNoToken;
+    for (uint64_t at = text_hash_slot(hash, lookup.size());; at = (at + 1) & (lookup.size() - 1)) {
+      if (lookup[at] == kNoToken || token(lookup[at]) == text) return lookup[at];
+    }
+  }
+  uint32_t find(std::string_view text) const {
+    uint64_t hash = kTextHashSeed;
+    for (const char byte : text) hash = text_hash_step(hash, byte);
+    return find(text, hash);
+  }
+  // False when the code points `left` and `right` are neighbours in no token, so that text can be cut between them
+  // without a change in its tokens.
+  bool may_join(uint32_t left, uint32_t right) const {
+    if (neighbours.empty()) return true;
+    const uint64_t bit = merge_hash(left, right, 64 * neighbours.size());
+    return (neighbours[bit / 64] >> (bit % 64) & 1) != 0;
   }
 };
 

@@ -170,6 +170,9 @@ Status ModelReader::open(std::span<const uint8_t> file) {
     return Status::error(ErrorCode::kUnsupported, "tokenizer: %u split patterns, at most %u", patterns->size(),
                          kMaxSplitPatterns);
   }
+  if (const uint32_t specials = header_->tokenizer()->special_count(); specials > config_.vocab) {
+    return Status::error(ErrorCode::kCorruptModel, "tokenizer: %u special tokens of %u", specials, config_.vocab);
+  }
   return {};
 }
 
@@ -179,6 +182,7 @@ ModelReader::Tables ModelReader::take_tables(Arena& arena) const {
   tables.tensors = arena.take<Tensor>(header_->tensors()->size());
   tables.by_slot = arena.take<const Tensor*>(role_slot_count(config_.layers));
   tables.split_patterns = arena.take<std::string_view>(patterns == nullptr ? 0 : patterns->size());
+  tables.specials = arena.take<uint32_t>(header_->tokenizer()->special_count());
   return tables;
 }
 
@@ -274,7 +278,8 @@ Status ModelReader::read(const Tables& tables, ModelContents* contents) const {
   for (uint32_t i = 0; i < tables.split_patterns.size(); ++i) {
     tables.split_patterns[i] = view(tokenizer.split_patterns()->Get(i));
   }
-  LETHE_RETURN_IF_ERROR(read_tokenizer(tokenizer, segment(tokenizer_segment()), config_.vocab, &contents->tokenizer));
+  LETHE_RETURN_IF_ERROR(
+      read_tokenizer(tokenizer, segment(tokenizer_segment()), config_.vocab, tables.specials, &contents->tokenizer));
   contents->tokenizer.split_patterns = tables.split_patterns;
   contents->config = config_;
   contents->tensors = tables.tensors;

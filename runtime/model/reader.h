@@ -37,6 +37,7 @@ class ModelReader {
     std::span<Tensor> tensors;
     std::span<const Tensor*> by_slot;
     std::span<std::string_view> split_patterns;
+    std::span<uint32_t> specials;
   };
   // After open(). Runs over a measuring arena and over the real block alike.
   Tables take_tables(Arena& arena) const;
@@ -63,8 +64,9 @@ class ModelReader {
   uint64_t identity_ = 0;
 };
 
-// Verifies the tokenizer's arrays in their `segment` and fills `out`, all but split_patterns.
+// Verifies the tokenizer's arrays in their `segment` and fills `out`, all but split_patterns. `specials` has room for
+// special_count ids, which are at most `vocab`.
 Status read_tokenizer(const fbs::Tokenizer& tokenizer, std::span<const uint8_t> segment, uint32_t vocab,
-                      TokenizerData* out);
+                      std::span<uint32_t> specials, TokenizerData* out);
 
 }  // namespace lethe

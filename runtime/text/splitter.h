@@ -21,7 +21,7 @@ namespace lethe {
 class Splitter {
  public:
   static constexpr size_t kMaxPatterns = 8;
-  static constexpr size_t kMaxPatternBytes = 4096;
+  static constexpr size_t kMaxPatternBytes = 16384;
   // For compiled patterns and the matcher's stack of backtracking points. GPT-2's and SmolLM's take about half.
   static constexpr uint64_t kRegionBytes = 64 * 1024;
   // Steps of the matcher from one position of the text, some ten milliseconds. Sound patterns take at most one for

@@ -1,12 +1,16 @@
 // The tokenizer's tables of a packed tiny model, against what its GGUF file says.
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <memory>
 #include <string>
+#include <tuple>
 
-#include "runtime/text/patterns.h"
+#include "tests/support/known_patterns.h"
 #include "tests/support/model_bytes.h"
 #include "tests/support/tiny_model.h"
+#include "tools/pack/tokenizer.h"
+#include "tools/pack/tokenizer_files.h"
 
 using namespace lethe;
 using namespace lethe::test;
@@ -56,15 +60,16 @@ TEST_CASE("tokens are raw bytes, specials literal text") {
   CHECK(data.token(262) == "hello");
   CHECK(data.token(264) == " the");
   CHECK(data.token_kinds[0] == static_cast<uint8_t>(TokenKind::kControl));
-  CHECK(std::vector<uint32_t>(data.specials.begin(), data.specials.end()) == std::vector<uint32_t>{0, 1, 2});
+  CHECK(std::vector<uint32_t>(data.specials.begin(), data.specials.end()) ==
+        std::vector<uint32_t>{0, 2, 1});  // by text
   CHECK(std::vector<int32_t>(data.end_ids.begin(), data.end_ids.end()) == std::vector<int32_t>{0, 2});
   CHECK(data.bos_id == 1);
   CHECK(data.eos_id == 2);
   CHECK_FALSE(data.add_bos);
   CHECK(data.chat_template.substr(0, 30) == "{% for message in messages %}{");
   REQUIRE(data.split_patterns.size() == 2);
-  CHECK(data.split_patterns[0] == kSplitDigits);
-  CHECK(data.split_patterns[1] == kSplitGpt2);
+  CHECK(data.split_patterns[0] == digits_pattern(true));
+  CHECK(data.split_patterns[1] == gpt2_pattern());
 }
 
 TEST_CASE("every merge is found with its rank, and nothing else") {
@@ -86,7 +91,7 @@ TEST_CASE("every merge is found with its rank, and nothing else") {
   CHECK(found == merges);
 }
 
-TEST_CASE("longer specials come first; user-defined tokens are literal; end ids are control tokens") {
+TEST_CASE("specials are sorted by text; user-defined tokens are literal; end ids are control tokens") {
   GgufSource source = tiny_gguf({});
   std::vector<std::string> tokens;
   std::vector<int32_t> types;
@@ -117,7 +122,7 @@ TEST_CASE("longer specials come first; user-defined tokens are literal; end ids 
   REQUIRE(model.status.ok());
   const TokenizerData& data = model.contents.tokenizer;
   CHECK(std::vector<uint32_t>(data.specials.begin(), data.specials.end()) ==
-        std::vector<uint32_t>{0, 1, 2, vocab, vocab + 1});
+        std::vector<uint32_t>{vocab + 1, 0, vocab, 2, 1});
   CHECK(data.token(vocab + 1) == "  \xc3\xa9");
   CHECK(data.token_kinds[vocab + 1] == static_cast<uint8_t>(TokenKind::kUserDefined));
   CHECK(data.token_kinds[vocab + 3] == static_cast<uint8_t>(TokenKind::kUnused));
@@ -140,9 +145,11 @@ TEST_CASE("the gpt-2 pre-tokenizer has one pattern, unknown ones are refused") {
   source.set_string("tokenizer.ggml.pre", "gpt-2");
   CHECK(pack(source).contents.tokenizer.split_patterns.size() == 1);
   source.set_string("tokenizer.ggml.pre", "llama-bpe");
+  CHECK(pack(source).contents.tokenizer.ignore_merges);
+  source.set_string("tokenizer.ggml.pre", "bert-bge");
   CHECK(pack_status(source).code() == ErrorCode::kUnsupported);
   source.set_string("tokenizer.ggml.pre", "smollm");
-  source.set_string("tokenizer.ggml.model", "llama");
+  source.set_string("tokenizer.ggml.model", "bert");
   CHECK(pack_status(source).code() == ErrorCode::kUnsupported);
 }
 
@@ -177,4 +184,87 @@ TEST_CASE("broken tokenizers are refused") {
   const MergeSlot* slot = find_merge(data, 3 + 'h', 3 + 'e');
   REQUIRE(slot != nullptr);
   CHECK(slot->rank == 0);
+}
+
+namespace {
+
+// The tokenizer of a SentencePiece model as llama.cpp's converter writes it.
+GgufSource gguf_of(const TokenizerSource& source, std::string_view model) {
+  std::vector<std::string> tokens;
+  std::vector<int32_t> types;
+  std::string scores;
+  const auto put = [&](auto value) { scores.append(reinterpret_cast<const char*>(&value), sizeof value); };
+  put(uint32_t{9});  // an array of F32
+  put(uint32_t{6});
+  put(uint64_t{source.tokens.size()});
+  for (const SourceToken& token : source.tokens) {
+    std::string text;
+    for (const char byte : token.text) text += byte == ' ' ? "\u2581" : std::string(1, byte);
+    if (token.kind == TokenKind::kByte) {
+      char name[8];
+      std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned>(static_cast<uint8_t>(token.text[0])));
+      text = name;
+    }
+    static constexpr int32_t kTypes[] = {1, 3, 4, 6, 5};  // in order of TokenKind
+    tokens.push_back(text);
+    types.push_back(kTypes[static_cast<size_t>(token.kind)]);
+    put(token.score);
+  }
+  GgufSource out;
+  out.set_string("tokenizer.ggml.model", model);
+  out.set_strings("tokenizer.ggml.tokens", tokens);
+  out.set_i32s("tokenizer.ggml.token_type", types);
+  out.set_raw("tokenizer.ggml.scores", scores);
+  return out;
+}
+
+Status pack_tokenizer(const GgufSource& source, PackedTokenizer* out) {
+  const std::string bytes = source.bytes();
+  GgufFile gguf;
+  const Status parsed = gguf.parse({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()});
+  REQUIRE(parsed.ok());
+  return pack_gguf_tokenizer(gguf, out);
+}
+
+TokenizerSource sentencepiece_model(const std::string& family) {
+  TokenizerSource source;
+  REQUIRE(
+      read_sentencepiece_model(read_file(LETHE_TEST_DATA "/tokenizers/" + family + "/tokenizer.model"), &source).ok());
+  return source;
+}
+
+}  // namespace
+
+TEST_CASE("a GGUF file gives the same tokenizer as the SentencePiece model behind it") {
+  for (const auto& [family, model, prefix] :
+       {std::tuple("llama2", "llama", true), {"gemma", "llama", false}, {"unigram_bytes", "t5", true}}) {
+    CAPTURE(family);
+    const TokenizerSource source = sentencepiece_model(family);
+    GgufSource gguf = gguf_of(source, model);
+    gguf.set_bool("tokenizer.ggml.add_space_prefix", prefix);
+    gguf.set_u32("tokenizer.ggml.unknown_token_id", 0);
+    PackedTokenizer packed, expected;
+    const Status status = pack_tokenizer(gguf, &packed);
+    REQUIRE_MESSAGE(status.ok(), std::string(status.message()));
+    REQUIRE(build_tokenizer(source, &expected).ok());
+    CHECK(packed.segment == expected.segment);
+    CHECK(packed.entry.kind == expected.entry.kind);
+    CHECK(packed.entry.unknown_score == expected.entry.unknown_score);
+    CHECK((packed.entry.space_prefix == SpacePrefix::kEvery) == prefix);
+  }
+}
+
+TEST_CASE("what a GGUF file does not say about a llama tokenizer") {
+  GgufSource gguf = gguf_of(sentencepiece_model("llama2"), "llama");
+  PackedTokenizer packed;
+  REQUIRE(pack_tokenizer(gguf, &packed).ok());
+  CHECK(packed.entry.bos_id == 1);
+  CHECK(packed.entry.eos_id == 2);
+  CHECK(packed.entry.unknown_id == 0);
+  CHECK(packed.entry.add_bos);
+  CHECK(packed.entry.space_prefix == SpacePrefix::kEvery);
+  gguf.erase("tokenizer.ggml.scores");
+  CHECK(pack_tokenizer(gguf, &packed).code() == ErrorCode::kCorruptModel);
+  gguf.set_i32s("tokenizer.ggml.scores", {1, 2});
+  CHECK(pack_tokenizer(gguf, &packed).code() == ErrorCode::kCorruptModel);
 }

@@ -10,21 +10,10 @@
 #include "runtime/base/utf8.h"
 #include "runtime/model/model.h"
 #include "runtime/text/tokenizer.h"
+#include "tests/support/base64.h"
 
 namespace lethe {
 namespace {
-
-std::string from_base64(std::string_view text) {
-  const std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string bytes;
-  uint32_t value = 0, bits = 0;
-  for (const char digit : text) {
-    if (digit == '=') break;
-    value = value << 6 | static_cast<uint32_t>(digits.find(digit));
-    if ((bits += 6) >= 8) bytes += static_cast<char>(value >> (bits -= 8));
-  }
-  return bytes;
-}
 
 // Written by tools/reference/tokenizer_vectors.py, which explains the columns.
 TEST_CASE("SmolLM2's tokenizer gives the ids of Hugging Face's") {
@@ -35,11 +24,13 @@ TEST_CASE("SmolLM2's tokenizer gives the ids of Hugging Face's") {
 
   constexpr uint64_t kMaxPieceBytes = 4096;
   Arena measuring = Arena::measuring();
-  Tokenizer::layout(measuring, kMaxPieceBytes);
+  Tokenizer::layout(measuring, model.value()->tokenizer(), kMaxPieceBytes);
   auto* block = static_cast<uint8_t*>(std::aligned_alloc(64, measuring.used()));
   Arena arena(block, measuring.used());
   Tokenizer tokenizer;
-  REQUIRE(tokenizer.open(model.value()->tokenizer(), Tokenizer::layout(arena, kMaxPieceBytes)).ok());
+  REQUIRE(
+      tokenizer.open(model.value()->tokenizer(), Tokenizer::layout(arena, model.value()->tokenizer(), kMaxPieceBytes))
+          .ok());
 
   std::ifstream file(LETHE_TEST_DATA "/tokenizer_smollm2_vectors.txt");
   std::string line;
@@ -48,7 +39,7 @@ TEST_CASE("SmolLM2's tokenizer gives the ids of Hugging Face's") {
   while (std::getline(file, line)) {
     const size_t tab = line.find('\t');
     REQUIRE(tab != std::string::npos);
-    const std::string raw = from_base64(std::string_view(line).substr(0, tab));
+    const std::string raw = test::from_base64(std::string_view(line).substr(0, tab));
     std::string text(3 * raw.size(), '\0');
     text.resize(utf8::replace_invalid(raw, text));
     std::vector<int32_t> expected;

@@ -8,10 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "runtime/text/patterns.h"
+#include "tests/support/known_patterns.h"
 
 namespace lethe {
 namespace {
+
+using test::kGpt2Patterns;
+using test::kSmolLmPatterns;
 
 // A vocabulary made by hand: bytes first, then merges in order of rank, then special tokens.
 struct TinyVocabulary {
@@ -51,7 +54,16 @@ struct TinyVocabulary {
       offsets.push_back(static_cast<uint32_t>(bytes.size()));
     }
     kinds.resize(texts.size());
-    data = {offsets, bytes, kinds, byte_tokens, slots, specials, patterns, {}, "", -1, -1, false};
+    for (const uint32_t id : specials) kinds[id] = static_cast<uint8_t>(TokenKind::kControl);
+    std::sort(specials.begin(), specials.end(), [this](uint32_t a, uint32_t b) { return texts[a] < texts[b]; });
+    data.token_offsets = offsets;
+    data.token_bytes = bytes;
+    data.token_kinds = kinds;
+    data.byte_tokens = byte_tokens;
+    data.merges = slots;
+    data.specials = specials;
+    data.split_patterns = patterns;
+    data.bos_id = data.eos_id = -1;
   }
 };
 
@@ -61,11 +73,11 @@ struct Fixture {
 
   explicit Fixture(const TokenizerData& data, uint64_t max_piece_bytes = 256) {
     Arena measuring = Arena::measuring();
-    Tokenizer::layout(measuring, max_piece_bytes);
+    Tokenizer::layout(measuring, data, max_piece_bytes);
     block.resize(measuring.used() + 64);
     uint8_t* aligned = block.data() + (64 - reinterpret_cast<uintptr_t>(block.data()) % 64) % 64;
     Arena arena(aligned, measuring.used());
-    const Tokenizer::Scratch scratch = Tokenizer::layout(arena, max_piece_bytes);
+    const Tokenizer::Scratch scratch = Tokenizer::layout(arena, data, max_piece_bytes);
     REQUIRE(arena.ok());
     REQUIRE(tokenizer.open(data, scratch).ok());
   }

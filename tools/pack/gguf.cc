@@ -362,4 +362,15 @@ Status GgufFile::read_uints(std::string_view key, std::optional<std::vector<uint
   return {};
 }
 
+Status GgufFile::read_floats(std::string_view key, std::optional<std::vector<float>>* out) const {
+  const Value* value = find(key);
+  if (value == nullptr) return {};
+  if (value->type != GgufType::kArray || value->element != GgufType::kFloat32) {
+    return wrong_type(key, "an array of F32 numbers");
+  }
+  out->emplace(value->count);
+  if (value->count != 0) std::memcpy((*out)->data(), bytes_.data() + value->begin, value->count * sizeof(float));
+  return {};
+}
+
 }  // namespace lethe

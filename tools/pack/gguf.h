@@ -51,6 +51,7 @@ class GgufFile {
   Status read_string(std::string_view key, std::optional<std::string_view>* out) const;
   Status read_strings(std::string_view key, std::optional<std::vector<std::string_view>>* out) const;
   Status read_uints(std::string_view key, std::optional<std::vector<uint64_t>>* out) const;
+  Status read_floats(std::string_view key, std::optional<std::vector<float>>* out) const;  // of F32
 
  private:
   struct Value {

@@ -14,10 +14,14 @@ flatbuffers::Offset<fbs::Tokenizer> build_tokenizer(flatbuffers::FlatBufferBuild
   const auto end_ids = builder.CreateVector(entry.end_ids);
   const auto chat_template = entry.chat_template.empty() ? flatbuffers::Offset<flatbuffers::String>()
                                                          : builder.CreateString(entry.chat_template);
-  return fbs::CreateTokenizer(builder, fbs::TokenizerKind::ByteLevelBpe, entry.segment, entry.token_offsets,
-                              entry.token_bytes, entry.token_bytes_size, entry.token_kinds, entry.byte_tokens,
-                              entry.merges, entry.merge_slots, entry.specials, entry.special_count, patterns,
-                              entry.bos_id, entry.eos_id, entry.add_bos, end_ids, chat_template);
+  return fbs::CreateTokenizer(
+      builder, static_cast<fbs::TokenizerKind>(entry.kind), entry.segment, entry.token_offsets, entry.token_bytes,
+      entry.token_bytes_size, entry.token_kinds, entry.byte_tokens, entry.merges, entry.merge_slots, entry.specials,
+      entry.special_count, patterns, entry.bos_id, entry.eos_id, entry.add_bos, end_ids, chat_template, entry.lookup,
+      entry.lookup_slots, entry.ignore_merges, entry.scores, entry.has_scores, entry.neighbours, entry.neighbour_words,
+      entry.unknown_id, entry.unknown_score, static_cast<fbs::SpacePrefix>(entry.space_prefix),
+      entry.prefix_unless_space, static_cast<fbs::SpaceRule>(entry.space_rule), entry.charsmap_units,
+      entry.charsmap_unit_count, entry.charsmap_texts, entry.charsmap_texts_size, entry.single_precision, entry.nfc);
 }
 
 }  // namespace

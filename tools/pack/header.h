@@ -29,9 +29,16 @@ struct TokenizerEntry {
   uint64_t token_offsets = 0, token_bytes = 0, token_bytes_size = 0, token_kinds = 0, byte_tokens = 0;
   uint64_t merges = 0, merge_slots = 0, specials = 0;
   uint32_t special_count = 0;
+  TokenizerKind kind = TokenizerKind::kByteLevelBpe;
+  uint64_t scores = 0, lookup = 0, lookup_slots = 0, neighbours = 0, neighbour_words = 0;
+  uint64_t charsmap_units = 0, charsmap_unit_count = 0, charsmap_texts = 0, charsmap_texts_size = 0;
   std::vector<std::string> split_patterns;
-  int32_t bos_id = -1, eos_id = -1;
-  bool add_bos = false;
+  int32_t bos_id = -1, eos_id = -1, unknown_id = -1;
+  float unknown_score = 0;
+  bool has_scores = false, add_bos = false, ignore_merges = false, nfc = false, single_precision = false;
+  bool prefix_unless_space = false;
+  SpaceRule space_rule = SpaceRule::kKeep;
+  SpacePrefix space_prefix = SpacePrefix::kNone;
   std::vector<int32_t> end_ids;
   std::string chat_template;  // empty: none
 };
