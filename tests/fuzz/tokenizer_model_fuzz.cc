@@ -1,0 +1,12 @@
+// Any bytes as tokenizer.model.
+#include "tests/fuzz/tokenizer_check.h"
+#include "tools/pack/tokenizer_files.h"
+
+using namespace lethe;
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  TokenizerSource source;
+  if (!read_sentencepiece_model({reinterpret_cast<const char*>(data), size}, &source).ok()) return 0;
+  test::check_tokenizer(source, test::text_for(source));
+  return 0;
+}
