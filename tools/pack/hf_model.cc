@@ -6,10 +6,10 @@
 
 #include "runtime/model/roles.h"
 #include "tools/pack/hf_config.h"
-#include "tools/pack/hf_tokenizer.h"
 #include "tools/pack/json_file.h"
 #include "tools/pack/model_source.h"
 #include "tools/pack/safetensors.h"
+#include "tools/pack/tokenizer.h"
 
 namespace lethe {
 namespace {
