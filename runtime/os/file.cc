@@ -12,6 +12,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "runtime/os/pages.h"
+
 namespace lethe::os {
 namespace {
 
@@ -68,6 +70,15 @@ FileMap& FileMap::operator=(FileMap&& other) noexcept {
 
 FileMap::~FileMap() {
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+void FileMap::release(const uint8_t* begin, uint64_t bytes) const {
+  const uint64_t page = page_size();
+  const auto map = reinterpret_cast<uintptr_t>(data_);  // at a page
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  const uintptr_t first = (std::max(address, map) + page - 1) / page * page;
+  const uintptr_t end = std::min(address + bytes, map + size_) / page * page;
+  if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
 }
 
 Result<FileMap> FileMap::open(const char* path) {

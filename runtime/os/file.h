@@ -25,6 +25,10 @@ class FileMap {
   const uint8_t* data() const { return data_; }
   uint64_t size() const { return size_; }
 
+  // Lets go of the whole pages that lie in this map and inside [begin, begin + bytes): they stop to count as memory of
+  // the process, and are read from the file again if they are touched again.
+  void release(const uint8_t* begin, uint64_t bytes) const;
+
  private:
   const uint8_t* data_ = nullptr;
   uint64_t size_ = 0;

@@ -196,3 +196,31 @@ TEST_CASE("process: memory follows what is touched, time passes, cores are ones 
   CHECK((after.private_bytes != 0) == told);
   CHECK((after.file_bytes != 0) == (bytes_of_status_line("RssFile:") != 0));
 }
+
+TEST_CASE("released pages of a map stop to count and are read again") {
+  const Folder folder;
+  constexpr uint64_t kBytes = 16 << 20;
+  {
+    std::ofstream out(folder / "file", std::ios::binary);
+    for (uint64_t i = 0; i < kBytes; i += 8) out.write(reinterpret_cast<const char*>(&i), 8);
+  }
+  Result<os::FileMap> map = os::FileMap::open((folder / "file").c_str());
+  REQUIRE(map.ok());
+  const auto sum = [&] {
+    uint64_t total = 0;
+    for (uint64_t i = 0; i < kBytes; i += 8) total += *reinterpret_cast<const uint64_t*>(map.value().data() + i);
+    return total;
+  };
+  constexpr uint64_t kSum = kBytes / 8 * (kBytes - 8) / 2;
+  CHECK(sum() == kSum);
+  const uint64_t before = bytes_of_status_line("RssFile:");
+  map.value().release(map.value().data() + 1, 8 << 20);
+  const uint64_t half = bytes_of_status_line("RssFile:");
+  CHECK(half <= before - (7 << 20));
+  CHECK(half >= before - (9 << 20));
+  uint64_t other = 0;
+  map.value().release(reinterpret_cast<const uint8_t*>(&other), sizeof other);  // not in the map: nothing happens
+  map.value().release(map.value().data() - 4096, kBytes + 8192);
+  CHECK(bytes_of_status_line("RssFile:") <= before - (15 << 20));
+  CHECK(sum() == kSum);
+}
