@@ -64,6 +64,7 @@ class Session {
   bool try_hold() { return !held_.exchange(true, std::memory_order_acquire); }
   void let_go() { held_.store(false, std::memory_order_release); }
   void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  void observe_linears(cpu::LinearObserver observer) { backend_.observe_linears(observer); }
   Status set_sampling(const SamplerOptions& options) { return sampler_.configure(options); }
 
   Status tokenize(std::string_view text, uint32_t flags, std::span<int32_t> ids, uint64_t* count);

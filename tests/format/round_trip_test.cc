@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <memory>
 
@@ -195,6 +196,55 @@ TEST_CASE("q4 errs less than scaling by the extremes, and the embedding is q8") 
   });
 }
 
+// The squared error weighted by importance, of the tensor packed as q4.
+double weighted_error(const std::string& input, const Importance* importance, const Importance& weigh_with) {
+  PackOptions pack = {input, temporary_path(".lethe"), PackType::kQ4, {}, {}, importance};
+  PackReport report;
+  REQUIRE(pack_model(pack, &report).ok());
+  const ModelPtr model = open_model(pack.output);
+  GgufSource source = tiny_gguf({});
+  double total = 0;
+  for (const Role role : {Role::kAttentionV, Role::kAttentionO, Role::kFfnUp, Role::kFfnDown}) {
+    const Tensor& t = *model->find(role, 1);
+    const std::vector<float> expected = expected_weights(&source, t, 16, 16);
+    const std::span<const float> inputs = weigh_with.of(role, 1);
+    REQUIRE(inputs.size() == t.cols);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const double error = stored_weight(t, i / t.cols, i % t.cols) - expected[i];
+      total += error * error * inputs[i % t.cols];
+    }
+  }
+  return total;
+}
+
+TEST_CASE("importance is measured, and q4 errs less where it is high") {
+  const std::string input = temporary_path(".gguf");
+  write_file(input, tiny_gguf({}).bytes());
+  Importance importance;
+  uint64_t done = 0;
+  REQUIRE(importance
+              .measure(tiny_model_path(GgmlType::kF32), "hello the world and you",
+                       [&](uint64_t d, uint64_t t) {
+                         CHECK(d == t);
+                         done = d;
+                       })
+              .ok());
+  CHECK(done == 5);  // hello, the, world, and, you
+  for (const Role role : {Role::kAttentionQ, Role::kAttentionO, Role::kFfnGate, Role::kFfnDown}) {
+    const std::span<const float> inputs = importance.of(role, 0);
+    double mean = 0;
+    for (const float share : inputs) {
+      CHECK(share > 0);
+      mean += static_cast<double>(share) / static_cast<double>(inputs.size());
+    }
+    CHECK(mean == doctest::Approx(1).epsilon(0.01));
+  }
+  CHECK(importance.of(Role::kAttentionQ, 2).empty());
+  CHECK(importance.of(Role::kOutput, 0).empty());
+  CHECK(weighted_error(input, &importance, importance) < 0.97 * weighted_error(input, nullptr, importance));
+  CHECK(Importance().measure(tiny_model_path(GgmlType::kF32), "", {}).code() == ErrorCode::kInvalidArgument);
+}
+
 TEST_CASE("4-bit sources are not quantised a second time") {
   for (const GgmlType type : {GgmlType::kQ4_0, GgmlType::kQ4_1}) {
     TinyOptions options;
@@ -304,4 +354,28 @@ TEST_CASE("config, provenance, checksums and the report") {
   for (uint32_t i = 0; i < model->segment_count(); ++i) CHECK(model->verify_segment(i).ok());
   CHECK(model->verify_segment(model->segment_count()).code() == ErrorCode::kInvalidArgument);
   for (const Tensor& t : model->tensors()) CHECK(reinterpret_cast<uintptr_t>(t.data) % 64 == 0);
+}
+
+TEST_CASE("the source does not stay in memory") {
+  TinyOptions options;
+  options.embed_dim = 512;
+  options.head_dim = 128;
+  options.ffn_dim = 16384;
+  PackOptions pack = {temporary_path(".gguf"), temporary_path(".lethe"), PackType::kF16, {}};
+  write_file(pack.input, tiny_gguf(options).bytes());
+  const auto resident = [] {  // bytes of mapped files
+    std::ifstream status("/proc/self/status");
+    uint64_t kib = 0;
+    for (std::string word; status >> word;) {
+      if (word == "RssFile:") status >> kib;
+    }
+    return kib << 10;
+  };
+  const uint64_t before = resident();
+  uint64_t most = before;
+  pack.progress = [&](uint64_t, uint64_t) { most = std::max(most, resident()); };
+  PackReport report;
+  REQUIRE(pack_model(pack, &report).ok());
+  CHECK(report.bytes_in > 190 << 20);
+  CHECK(most - before < 32 << 20);
 }

@@ -58,6 +58,23 @@ TEST_CASE("a Hugging Face folder, and RoPE scaling") {
   check_refused(run_cli({"pack", model.path, "-o", out}), 1, "io", "model-00003-of-00003.safetensors");
 }
 
+TEST_CASE("calibration changes q4, is written down, and leaves nothing else behind") {
+  const Folder folder;
+  const std::string plain = folder.file("plain.lethe"), out = folder.file("model.lethe"), text = folder.file("text");
+  write_file(text, "hello the world and you, user; the hello of the world");
+  run_json({"pack", gguf(), "-o", plain, "--type", "q4", "--json"});
+  run_json({"pack", gguf(), "-o", out, "--type", "q4", "--calibrate", text, "--json"});
+  CHECK(folder.files() == 3);
+  CHECK(read_file(out) != read_file(plain));
+  CHECK(run_cli({"inspect", out, "--verify"}).status == 0);
+  CHECK(run_cli({"inspect", out}).out.find("--calibrate") != std::string::npos);
+  check_refused(run_cli({"pack", gguf(), "-o", out, "--type", "q8", "--calibrate", text}), 2, "invalid_argument",
+                "--type q4");
+  check_refused(run_cli({"pack", gguf(), "-o", out, "--type", "q4", "--calibrate", folder.file("none")}), 1, "io",
+                "none");
+  CHECK(folder.files() == 3);
+}
+
 TEST_CASE("when it fails, nothing is left behind and an older file stays") {
   const Folder folder;
   const std::string out = folder.file("model.lethe");

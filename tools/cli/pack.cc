@@ -6,6 +6,7 @@
 
 #include "tools/cli/commands.h"
 #include "tools/cli/failure.h"
+#include "tools/cli/input.h"
 #include "tools/cli/interrupt.h"
 #include "tools/cli/json_writer.h"
 #include "tools/cli/options.h"
@@ -16,7 +17,7 @@ namespace lethe::cli {
 namespace {
 
 struct PackCommandOptions {
-  std::string input, output, type = "keep", rope_scaling;
+  std::string input, output, type = "keep", rope_scaling, calibrate;
   bool json = false;
 };
 
@@ -79,22 +80,52 @@ void print(const PackReport& report, const PackCommandOptions& options) {
   errors.print();
 }
 
+// A function that shows the progress, and throws through the packer when the user interrupts: so that it removes its
+// unfinished file.
+std::function<void(uint64_t, uint64_t)> show_progress(const char* label) {
+  return [label, progress = std::shared_ptr<Progress>()](uint64_t done, uint64_t total) mutable {
+    if (interrupted()) fail(LETHE_ERROR_CANCELLED, "interrupted; nothing was written");
+    if (!progress) progress = std::make_shared<Progress>(label, total);
+    progress->update(done);
+  };
+}
+
+// Runs the source as it is, from a temporary file, over the text.
+Importance calibrate(PackOptions pack_options, const std::string& text_file) {
+  const std::string text = read_text(text_file);
+  check_text("the text", text);
+  struct TemporaryFile {
+    std::string path;
+    ~TemporaryFile() { std::remove(path.c_str()); }
+  } const source{pack_options.output + ".calibration"};
+  pack_options.output = source.path;
+  pack_options.type = PackType::kKeep;
+  pack_options.progress = show_progress("reading");
+  PackReport ignored;
+  check(pack_model(pack_options, &ignored));
+  Importance importance;
+  check(importance.measure(source.path, text, show_progress("calibrating")));
+  return importance;
+}
+
 int pack(const PackCommandOptions& options) {
   PackOptions pack_options;
   pack_options.input = options.input;
   pack_options.output = options.output;
   pack_options.type = pack_type(options.type);
   if (!options.rope_scaling.empty()) check(parse_rope_scaling(options.rope_scaling, &pack_options.rope_scaling));
+  if (!options.calibrate.empty() && pack_options.type != PackType::kQ4) {
+    fail(LETHE_ERROR_INVALID_ARGUMENT, "--calibrate goes with --type q4, not %s", options.type.c_str());
+  }
   PackReport report;
   {
     const InterruptGuard guard(nullptr);
-    std::unique_ptr<Progress> progress;
-    pack_options.progress = [&](uint64_t done, uint64_t total) {
-      // Thrown through the packer, so that it removes its unfinished file.
-      if (interrupted()) fail(LETHE_ERROR_CANCELLED, "interrupted; nothing was written");
-      if (!progress) progress = std::make_unique<Progress>("packing", total);
-      progress->update(done);
-    };
+    Importance importance;
+    if (!options.calibrate.empty()) {
+      importance = calibrate(pack_options, options.calibrate);
+      pack_options.importance = &importance;
+    }
+    pack_options.progress = show_progress("packing");
     check(pack_model(pack_options, &report));
   }
   if (options.json) {
@@ -119,6 +150,8 @@ void add_pack(CLI::App& app, int& status) {
       .add_option("--rope-scaling", options->rope_scaling,
                   "stretch the context of a model trained without scaling: linear, ntk or yarn, and the factor")
       ->type_name("TYPE:FACTOR");
+  command.add_option("--calibrate", options->calibrate,
+                     "text that shows which weights matter, for q4: some thousand words of what the model is used for");
   add_json(command, options->json);
   command.footer(
       "Examples:\n"
@@ -126,7 +159,7 @@ void add_pack(CLI::App& app, int& status) {
       "  lethe pack Qwen2.5-0.5B-Instruct/ -o qwen.lethe --type q8\n"
       "  lethe pack gemma-3-1b-it/ -o gemma.lethe --type q4\n"
       "  lethe pack Llama-2-7b/ -o llama-16k.lethe --type q4 --rope-scaling ntk:4\n"
-      "  lethe pack model-f16.gguf -o model.lethe --type q4 --json");
+      "  lethe pack model-f16.gguf -o model.lethe --type q4 --calibrate book.txt --json");
   command.callback([options, &status] { status = pack(*options); });
 }
 

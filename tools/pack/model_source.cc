@@ -140,7 +140,11 @@ Status map_source(const std::string& path, Hash64* hash, ModelSource* out, std::
   *bytes = {map.value().data(), static_cast<size_t>(map.value().size())};
   out->maps.push_back(std::move(map).value());
   out->bytes += bytes->size();
-  hash->update(bytes->data(), bytes->size());
+  for (size_t at = 0; at < bytes->size(); at += kReadBytes) {
+    const std::span<const uint8_t> part = bytes->subspan(at, std::min<size_t>(kReadBytes, bytes->size() - at));
+    hash->update(part.data(), part.size());
+    out->release(part);
+  }
   return {};
 }
 

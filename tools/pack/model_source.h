@@ -30,6 +30,9 @@ struct SourceWeights {
   float add = 0;             // to every weight of a vector
 };
 
+// Bytes of a source read before its pages are let go.
+inline constexpr uint64_t kReadBytes = 16 << 20;
+
 // Owns the maps and the computed vectors that the tensors point into. Not to be copied.
 struct ModelSource {
   ModelSource() = default;
@@ -42,6 +45,11 @@ struct ModelSource {
   std::string name;                    // of the file or folder, without folders
   uint64_t bytes = 0, checksum = 0;    // of all files
   std::vector<os::FileMap> maps;
+
+  // Lets go of the pages of a tensor's data that have been read; reading on brings back what is needed.
+  void release(std::span<const uint8_t> data) const {
+    for (const os::FileMap& map : maps) map.release(data.data(), data.size());
+  }
   std::vector<float> rope_factors;  // empty: all 1
 };
 

@@ -91,6 +91,7 @@ class Packer {
     header_.source_checksum = report_.source_checksum;
     header_.packer = kPacker;
     header_.options = std::string("--type ") + pack_type_name(options_.type);
+    if (options_.importance != nullptr) header_.options += " --calibrate";
     if (options_.rope_scaling.type != RopeScaling::Type::kNone) {
       header_.options += std::string(" --rope-scaling ") + rope_scaling_option(options_.rope_scaling);
     }
@@ -188,8 +189,12 @@ class Packer {
     std::vector<uint8_t> bytes;
     const SourceTensor source =
         weights.transposed ? transpose(weights, {tensor.rows, tensor.cols}, &bytes) : weights.tensor;
-    PanelConverter converter(source, tensor.format);
+    PanelConverter converter(
+        source, tensor.format,
+        options_.importance == nullptr ? std::span<const float>() : options_.importance->of(tensor.role, tensor.layer));
     panel_.resize(panel_bytes(tensor.format, tensor.cols));
+    const uint64_t row_bytes = weights.tensor.data.size() / weights.tensor.rows;
+    uint64_t unreleased = 0;  // source bytes read since pages were let go
     std::vector<uint64_t> rows;
     for (uint64_t row = 0; row < tensor.rows; row += rows.size()) {
       rows.resize(std::min<uint64_t>(kPanelRows, tensor.rows - row));
@@ -197,6 +202,11 @@ class Packer {
       LETHE_RETURN_IF_ERROR(converter.convert_panel(rows, panel_.data()));
       LETHE_RETURN_IF_ERROR(write(panel_));
       report_progress(rows.size() * tensor.cols);
+      unreleased += rows.size() * row_bytes;
+      if (unreleased >= kReadBytes || row + rows.size() == tensor.rows) {
+        source_.release(weights.tensor.data);
+        unreleased = 0;
+      }
     }
     if (converter.error().max_abs > 0) {
       const double count = static_cast<double>(tensor.rows) * static_cast<double>(tensor.cols);

@@ -30,8 +30,8 @@ void dequantise_group(WeightFormat format, const QuantGroup& group, float* out);
 // Rounds scales and minimum to the halves that a file stores. False when one is not finite afterwards.
 bool round_params(QuantGroup* group);
 
-// Quantises 32 finite weights to kQ8 (d = max|w| / 127) or kQ4M (scale and minimum searched for the least squared
-// error), with rounded parameters. False when they do not fit halves.
-bool quantise_group(WeightFormat format, const float* weights, QuantGroup* out);
+// Quantises 32 finite weights to kQ8 (d = max|w| / 127) or kQ4M (scale and minimum searched for the least sum of
+// importance[i] * error^2; importance [32] > 0), with rounded parameters. False when they do not fit halves.
+bool quantise_group(WeightFormat format, const float* weights, const float* importance, QuantGroup* out);
 
 }  // namespace lethe

@@ -32,10 +32,16 @@ bool quantise_q8(const float* weights, QuantGroup* out) {
   return true;
 }
 
-// Searches d and m, both halves, for the least squared error of weights[i] ~ d * level[i] + m with levels 0..15.
+// Searches d and m, both halves, for the least sum of importance[i] * (d * level[i] + m - weights[i])^2 with levels
+// 0..15.
 class MinimumSearch {
  public:
-  explicit MinimumSearch(const float* weights) : weights_(weights), sum_(sum_group(weights)) {}
+  MinimumSearch(const float* weights, const float* importance) : weights_(weights), importance_(importance) {
+    float products[kGroup];
+    for (size_t i = 0; i < kGroup; ++i) products[i] = importance_[i] * weights_[i];
+    sum_ = sum_group(products);
+    total_ = sum_group(importance_);
+  }
 
   // From many ranges, wider and narrower than the weights' at either end (cutting off the extremes often pays), each
   // improved by a step of least squares; then such steps from the best until they no longer help.
@@ -45,75 +51,83 @@ class MinimumSearch {
     for (const float below : kCuts) {
       for (const float above : kCuts) {
         consider(range * (1.0f - below - above) / 15.0f, *low + range * below);
+        if (error_ == 0) return true;  // the source was quantised like this
         fit();
       }
     }
+    if (!std::isfinite(error_)) return false;
     float before;
     do {
       before = error_;
       consider(d_, m_);  // the levels of the best
       fit();
     } while (error_ < before);
-    return std::isfinite(error_);
+    return true;
   }
 
   void store(QuantGroup* out) const {
     out->d[0] = out->d[1] = d_;
     out->m = m_;
-    for (size_t i = 0; i < kGroup; ++i) out->q[i] = static_cast<uint8_t>(best_[i]);
+    for (size_t i = 0; i < kGroup; ++i) out->q[i] = static_cast<uint8_t>(level(weights_[i], inverse(d_), m_));
   }
 
  private:
   static constexpr float kCuts[] = {0.0f, -0.03f, 0.03f, 0.06f, 0.09f};
+
+  static float level(float weight, float inverse, float m) {
+    const float inside = std::min(std::max((weight - m) * inverse, 0.0f), 15.0f);
+    return static_cast<float>(static_cast<int>(inside + 0.5f));
+  }
+  static float inverse(float d) { return d > 0 ? 1.0f / d : 0.0f; }
 
   // The nearest levels for d and m rounded to halves.
   void consider(float d, float m) {
     d = round_to_half(d);
     m = round_to_half(m);
     if (!std::isfinite(d) || !std::isfinite(m)) return;
-    const float inverse = d > 0 ? 1.0f / d : 0.0f;
+    const float inverse_d = inverse(d);
     float squares[kGroup];
     for (size_t i = 0; i < kGroup; ++i) {
-      const float inside = std::min(std::max((weights_[i] - m) * inverse, 0.0f), 15.0f);
-      levels_[i] = static_cast<float>(static_cast<int>(inside + 0.5f));
+      levels_[i] = level(weights_[i], inverse_d, m);
       const float difference = d * levels_[i] + m - weights_[i];
-      squares[i] = difference * difference;
+      squares[i] = importance_[i] * difference * difference;
     }
     const float error = sum_group(squares);
     if (!(error < error_)) return;
     error_ = error;
     d_ = d;
     m_ = m;
-    std::copy(levels_, levels_ + kGroup, best_);
   }
 
   // The best d and m for the levels considered last.
   void fit() {
+    float levels[kGroup];
     float squares[kGroup];
     float products[kGroup];
     for (size_t i = 0; i < kGroup; ++i) {
-      squares[i] = levels_[i] * levels_[i];
-      products[i] = levels_[i] * weights_[i];
+      levels[i] = importance_[i] * levels_[i];
+      squares[i] = levels[i] * levels_[i];
+      products[i] = levels[i] * weights_[i];
     }
-    const float sum_levels = sum_group(levels_);
-    const float determinant = kGroup * sum_group(squares) - sum_levels * sum_levels;
+    const float sum_levels = sum_group(levels);
+    const float determinant = total_ * sum_group(squares) - sum_levels * sum_levels;
     if (determinant <= 0) return;
-    const float d = (kGroup * sum_group(products) - sum_levels * sum_) / determinant;
-    if (d > 0) consider(d, (sum_ - d * sum_levels) / kGroup);
+    const float d = (total_ * sum_group(products) - sum_levels * sum_) / determinant;
+    if (d > 0) consider(d, (sum_ - d * sum_levels) / total_);
   }
 
   const float* weights_;
-  float sum_;
+  const float* importance_;
+  float sum_, total_;  // of importance * weights, of importance
   float levels_[kGroup] = {};
-  float best_[kGroup] = {};
   float d_ = 0, m_ = 0, error_ = INFINITY;
 };
 
 }  // namespace
 
-bool quantise_group(WeightFormat format, const float* weights, QuantGroup* out) {
+bool quantise_group(WeightFormat format, const float* weights, const float* importance, QuantGroup* out) {
   if (format == WeightFormat::kQ8) return quantise_q8(weights, out);
-  MinimumSearch search(weights);
+  MinimumSearch search(weights, importance);
   if (!search.run()) return false;
   search.store(out);
   return true;

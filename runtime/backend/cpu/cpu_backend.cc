@@ -334,6 +334,7 @@ void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uin
                   floats(step.out));
     case Op::kQuantise: return quantise(floats(step.in), tokens, width(step.in));
     case Op::kLinear:
+      if (observer_.see != nullptr) observer_.see(observer_.user, step.weight, layer, floats(step.in), tokens);
       return linear(weight(step.weight, layer), vector(step.bias, layer), floats(step.in), tokens, floats(step.out),
                     width(step.out));
     case Op::kRope:

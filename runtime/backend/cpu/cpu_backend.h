@@ -46,6 +46,12 @@ struct StepInput {
   }
 };
 
+// Sees what goes into every linear map of the layers, before the map runs.
+struct LinearObserver {
+  void (*see)(void* user, Role role, uint32_t layer, const float* in, uint32_t tokens) = nullptr;  // in [tokens][cols]
+  void* user = nullptr;
+};
+
 // One thread at a time. Lives in the session's block; stop() must be called before that block goes.
 class CpuBackend {
  public:
@@ -57,6 +63,7 @@ class CpuBackend {
 
   Status start();
   void stop() { pool_.stop(); }
+  void observe_linears(LinearObserver observer) { observer_ = observer; }
 
   // Runs all layers over the tokens of `input` (1..chunk) that begin at `first_position`; `kv` has an append of as many
   // tokens under way, which the caller commits or rolls back. kCancelled when `cancelled` became true.
@@ -95,6 +102,7 @@ class CpuBackend {
   BackendOptions options_{};
   BufferPlan plan_{};
   ThreadPool pool_;
+  LinearObserver observer_;
   uint32_t vocab_ = 0;
 
   std::span<uint8_t> activations_;        // plan_.total
