@@ -5,8 +5,8 @@
 #
 #   --quick   the release build only: no sanitizers, no fuzzing
 #
-# Tests run in the presets release and asan (address and undefined-behaviour sanitizers), with the real test model packed as it is
-# and as f32. Every fuzz target (tests/fuzz/*_fuzz.cc) then runs for a minute from its corpus (tests/fuzz/corpus/NAME).
+# Tests run in the presets release and asan (address and undefined-behaviour sanitizers), with SmolLM2 packed as it is and as
+# f32, and Gemma 3. Every fuzz target (tests/fuzz/*_fuzz.cc) then runs for a minute from its corpus (tests/fuzz/corpus/NAME).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -69,13 +69,16 @@ options=()
 ((quick)) || options+=(--with-fuzzers)
 tools/setup.sh "${options[@]}"
 gguf=$(python3 tools/fetch_model.py)
+gemma=$(python3 tools/fetch_model.py gemma3)
 
 if build release; then
   export LETHE_CLI=$lethe
   export LETHE_TEST_MODEL=$LETHE_CACHE/models/SmolLM2-135M-Instruct.lethe
   export LETHE_TEST_MODEL_F32=$LETHE_CACHE/models/SmolLM2-135M-Instruct.f32.lethe
+  export LETHE_TEST_MODEL_GEMMA=$LETHE_CACHE/models/gemma-3-270m.lethe
   packed_model "$gguf" "$LETHE_TEST_MODEL"
   packed_model "$gguf" "$LETHE_TEST_MODEL_F32" --type f32
+  packed_model "$gemma" "$LETHE_TEST_MODEL_GEMMA"
   run_tests release
   if ((!quick)) && build asan; then run_tests asan; fi
 fi

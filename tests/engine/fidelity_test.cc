@@ -1,46 +1,13 @@
 // The whole runtime on a real model against transformers and llama.cpp: tests/data/golden_smollm2.json, whose "origin"
 // says how their numbers were made.
-#include <doctest/doctest.h>
-
-#include <algorithm>
-#include <cstdlib>
-#include <nlohmann/json.hpp>
-#include <numeric>
-
-#include "tests/engine/engine_support.h"
+#include "tests/engine/fidelity_support.h"
 
 namespace lethe::test {
 namespace {
 
-using Json = nlohmann::json;
-
 const Json& golden() {
-  static const Json json = Json::parse(read_file(LETHE_TEST_DATA "/golden_smollm2.json"));
+  static const Json json = golden_file("golden_smollm2.json");
   return json;
-}
-
-std::string path_from(const char* variable) {
-  const char* path = std::getenv(variable);
-  REQUIRE_MESSAGE(path != nullptr, variable, " must name the packed model; tools/test.sh sets it");
-  return path;
-}
-
-SessionOptions options_for(uint32_t tokens) {
-  SessionOptions options = full_options(tokens, 128);
-  options.threads = 2;
-  options.logit_rows = 64;
-  return options;
-}
-
-double log_prob(const Logits& logits, int32_t id) {
-  double total = 0;
-  const double most = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-  for (const float logit : logits) total += std::exp(static_cast<double>(logit) - most);
-  return static_cast<double>(logits[static_cast<size_t>(id)]) - most - std::log(total);
-}
-
-int32_t argmax(const Logits& logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
 // Feeds the reference's own tokens and compares every step whose two best tokens the reference tells apart by more
@@ -75,18 +42,6 @@ void check_completions(const Model& model, const char* reference) {
   }
 }
 
-std::vector<double> score(const Model& model, std::span<const int32_t> ids, uint64_t first) {
-  OpenSession session(model, options_for(512));
-  std::vector<float> scores(ids.size() - first);
-  const Status status = session->score(ids, first, scores);
-  REQUIRE_MESSAGE(status.ok(), status.message());
-  return {scores.begin(), scores.end()};
-}
-
-double mean(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
 TEST_CASE("fidelity: f32 weights follow transformers and llama.cpp wherever those are not at a near-tie") {
   const OpenModel model(path_from("LETHE_TEST_MODEL_F32"));
   check_completions(model, "transformers_f32");
@@ -117,23 +72,7 @@ TEST_CASE("fidelity: Q4_1 weights give llama.cpp's teacher-forced mean") {
 }
 
 TEST_CASE("fidelity: Q4_1 weights part from llama.cpp only where its choice was close") {
-  const OpenModel model(path_from("LETHE_TEST_MODEL"));
-  for (const Json& completion : golden()["llama_cpp_q4_1"]) {
-    OpenSession session(model, options_for(128));
-    feed(*session, completion["prompt_ids"].get<Ids>());
-    const Ids ids = generate(*session, 64, kPastEnd).ids, expected = completion["greedy_ids"];
-    const auto parted =
-        static_cast<size_t>(std::mismatch(ids.begin(), ids.end(), expected.begin()).first - ids.begin());
-    const std::string prompt = completion["prompt"];
-    if (parted == expected.size()) {
-      MESSAGE(prompt, ": all 64 tokens agree");
-      continue;
-    }
-    const Json& top2 = completion["top2"][parted];
-    const double gap = top2[1].get<double>() - top2[2].get<double>();
-    MESSAGE(prompt, ": parted at token ", parted, ", where llama.cpp's two best were ", gap, " nats apart");
-    CHECK(gap < 0.6);
-  }
+  check_parting(OpenModel(path_from("LETHE_TEST_MODEL")), golden()["llama_cpp_q4_1"]);
 }
 
 TEST_CASE("fidelity: int8 activations cost Q4_1 weights little perplexity") {
