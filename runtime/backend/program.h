@@ -28,7 +28,7 @@ inline constexpr uint32_t kBufferCount = 10;
 enum class Op : uint8_t {
   kNorm,  // out = norm(in) * weight + bias, over stretches as long as the weight (a row, or every head); in place too
   kQuantise,  // kQuantised = int8 groups of in, for the linear steps that follow
-  kLinear,    // out = in * weight^T + bias (from kQuantised when the weight is quantised)
+  kLinear,    // out of each map = in * weight^T + bias (from kQuantised when the weight is quantised)
   kRope,      // in place on `in`
   kStoreKv,   // in = keys, in2 = values
   kAttend,    // in = queries
@@ -38,13 +38,22 @@ enum class Op : uint8_t {
 
 inline constexpr Role kNoBias = Role::kTokenEmbedding;
 
+// One of up to three linear maps of the same input: done together, so that threads meet once and not three times.
+struct LinearMap {
+  Role weight;
+  Role bias = kNoBias;
+  BufferId out = BufferId::kNone;
+};
+
 struct Step {
   Op op;
   BufferId in = BufferId::kNone;
   BufferId in2 = BufferId::kNone;
   BufferId out = BufferId::kNone;
-  Role weight = Role::kTokenEmbedding;  // only for kNorm and kLinear
+  Role weight = Role::kTokenEmbedding;  // only for kNorm
   Role bias = kNoBias;                  // likewise
+  std::array<LinearMap, 3> maps{};      // only for kLinear
+  uint32_t map_count = 0;
 };
 
 struct Program {

@@ -13,11 +13,6 @@ bool is_quantised_role(const Model& model, Role role) {
   return false;
 }
 
-struct Map {
-  Role weight, bias;
-  BufferId out;
-};
-
 // Adds steps, leaving out those whose tensors the model does not have.
 class Builder {
  public:
@@ -36,23 +31,19 @@ class Builder {
   }
 
   // The linear maps of one input, preceded by its quantisation when one of them wants it.
-  void add_linears(BufferId in, uint32_t inputs, std::initializer_list<Map> maps) {
-    const bool quantise =
-        std::any_of(maps.begin(), maps.end(), [&](const Map& map) { return is_quantised_role(model_, map.weight); });
+  void add_linears(BufferId in, uint32_t inputs, std::initializer_list<LinearMap> maps) {
+    const bool quantise = std::any_of(maps.begin(), maps.end(),
+                                      [&](const LinearMap& map) { return is_quantised_role(model_, map.weight); });
     if (quantise) {
       add({.op = Op::kQuantise, .in = in, .out = BufferId::kQuantised});
       uint32_t& width = program_.widths[static_cast<size_t>(BufferId::kQuantised)];
       width = std::max(width, inputs);
     }
-    for (const Map& map : maps) {
-      if (!has(map.weight)) continue;
-      add({.op = Op::kLinear,
-           .in = in,
-           .in2 = quantise ? BufferId::kQuantised : BufferId::kNone,
-           .out = map.out,
-           .weight = map.weight,
-           .bias = bias(map.bias)});
+    Step step{.op = Op::kLinear, .in = in, .in2 = quantise ? BufferId::kQuantised : BufferId::kNone};
+    for (const LinearMap& map : maps) {
+      if (has(map.weight)) step.maps[step.map_count++] = {map.weight, bias(map.bias), map.out};
     }
+    add(step);
   }
 
   void set_width(BufferId id, uint32_t floats) { program_.widths[static_cast<size_t>(id)] = floats; }
@@ -127,6 +118,7 @@ std::array<Lifetime, kBufferCount> buffer_lifetimes(const Program& program) {
     touch(step.in, i);
     touch(step.in2, i);
     touch(step.out, i);
+    for (const LinearMap& map : step.maps) touch(map.out, i);
   }
   const uint32_t head = program.step_count;
   lifetimes[static_cast<size_t>(BufferId::kHidden)] = {0, head, true};  // carried from layer to layer

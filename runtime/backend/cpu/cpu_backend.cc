@@ -190,18 +190,34 @@ void CpuBackend::quantise(const float* in, uint32_t rows, uint32_t width) {
   });
 }
 
-void CpuBackend::linear(const MatrixView& weight, const float* bias, const float* in, uint32_t tokens, float* out,
-                        uint32_t out_stride) {
-  const LinearArgs args{weight, in, quantised(options_.chunk), tokens, out, out_stride};
-  const uint32_t panels = divide_up(weight.rows, kPanelRows);
-  const uint64_t panel_work = panel_bytes(weight.format, weight.cols) * (1 + tokens / 4);
-  const auto grain = static_cast<uint32_t>(std::max<uint64_t>(1, kLinearGrainBytes / panel_work));
+// The panels of all of them are one range, cut by work alone.
+void CpuBackend::run_linears(std::span<const Linear> linears, const float* in, uint32_t tokens) {
+  uint64_t bytes = 0;
+  uint32_t panels = 0;
+  for (const Linear& linear : linears) {
+    const uint32_t count = divide_up(linear.weight.rows, kPanelRows);
+    bytes += count * panel_bytes(linear.weight.format, linear.weight.cols);
+    panels += count;
+  }
+  const uint64_t panel_work = bytes / panels * (1 + tokens / 4);
+  const auto grain =
+      static_cast<uint32_t>(std::max<uint64_t>(1, kLinearGrainBytes / std::max<uint64_t>(panel_work, 1)));
   parallel_ranges(panels, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
-    kernels_.linear(args, begin, end);
-    if (bias == nullptr) return;
-    const uint64_t row = uint64_t{begin} * kPanelRows;
-    const uint64_t rows = std::min<uint64_t>(uint64_t{end} * kPanelRows, weight.rows) - row;
-    for (uint32_t t = 0; t < tokens; ++t) kernels_.add(out + uint64_t{t} * out_stride + row, bias + row, rows);
+    uint32_t first = 0;  // panel of the range where the map begins
+    for (const Linear& linear : linears) {
+      const uint32_t count = divide_up(linear.weight.rows, kPanelRows);
+      const uint32_t from = std::clamp(begin, first, first + count) - first;
+      const uint32_t to = std::clamp(end, first, first + count) - first;
+      first += count;
+      if (from == to) continue;
+      kernels_.linear({linear.weight, in, quantised(options_.chunk), tokens, linear.out, linear.out_stride}, from, to);
+      if (linear.bias == nullptr) continue;
+      const uint64_t row = uint64_t{from} * kPanelRows;
+      const uint64_t rows = std::min<uint64_t>(uint64_t{to} * kPanelRows, linear.weight.rows) - row;
+      for (uint32_t t = 0; t < tokens; ++t) {
+        kernels_.add(linear.out + uint64_t{t} * linear.out_stride + row, linear.bias + row, rows);
+      }
+    }
   });
 }
 
@@ -333,10 +349,15 @@ void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uin
       return norm(floats(step.in), step.weight, vector(step.bias, layer), layer, tokens * width(step.in),
                   floats(step.out));
     case Op::kQuantise: return quantise(floats(step.in), tokens, width(step.in));
-    case Op::kLinear:
-      if (observer_.see != nullptr) observer_.see(observer_.user, step.weight, layer, floats(step.in), tokens);
-      return linear(weight(step.weight, layer), vector(step.bias, layer), floats(step.in), tokens, floats(step.out),
-                    width(step.out));
+    case Op::kLinear: {
+      std::array<Linear, 3> linears;
+      for (uint32_t i = 0; i < step.map_count; ++i) {
+        const LinearMap& map = step.maps[i];
+        if (observer_.see != nullptr) observer_.see(observer_.user, map.weight, layer, floats(step.in), tokens);
+        linears[i] = {weight(map.weight, layer), vector(map.bias, layer), floats(map.out), width(map.out)};
+      }
+      return run_linears(std::span(linears).first(step.map_count), floats(step.in), tokens);
+    }
     case Op::kRope:
       return parallel_ranges(tokens, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
         RopeTable table = rope(layer);
@@ -388,7 +409,8 @@ void CpuBackend::run_head(uint32_t row, uint32_t rows) {
   norm(floats(BufferId::kHidden) + uint64_t{row} * width, Role::kOutputNorm, vector(Role::kOutputNormBias, 0), 0,
        rows * width, normed);
   if (is_quantised(output.format)) quantise(normed, rows, width);
-  linear(output, nullptr, normed, rows, logits_.data(), vocab_);
+  const Linear head{output, nullptr, logits_.data(), vocab_};
+  run_linears({&head, 1}, normed, rows);
   if (config.logit_softcap == 0) return;
   parallel_ranges(rows * vocab_, 1 << 14, [&](uint32_t begin, uint32_t end, uint32_t) {
     kernels_.softcap(logits_.data() + begin, config.logit_softcap, end - begin);

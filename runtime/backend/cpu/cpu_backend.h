@@ -87,8 +87,13 @@ class CpuBackend {
   const float* vector(Role role, uint32_t layer) const;  // null when the model has none
   void norm(const float* in, Role weight, const float* bias, uint32_t layer, uint32_t floats, float* out);
   void quantise(const float* in, uint32_t rows, uint32_t width);
-  void linear(const MatrixView& weight, const float* bias, const float* in, uint32_t tokens, float* out,
-              uint32_t out_stride);
+  struct Linear {
+    MatrixView weight;
+    const float* bias;  // may be null
+    float* out;
+    uint32_t out_stride;
+  };
+  void run_linears(std::span<const Linear> linears, const float* in, uint32_t tokens);
   void store_kv(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
   void attend(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
 
