@@ -46,7 +46,7 @@ build() {
 run_tests() {
   local preset=$1 total broken
   say "tests: $preset"
-  ctest --test-dir "build/$preset" --output-on-failure --timeout 900 2>&1 | tee "$work/ctest.log" || true
+  ctest --test-dir "build/$preset" --parallel "$(nproc)" --output-on-failure --timeout 900 2>&1 | tee "$work/ctest.log" || true
   read -r broken total < <(sed -n 's/.* tests passed, \([0-9]*\) tests failed out of \([0-9]*\)$/\1 \2/p' "$work/ctest.log") ||
     { fail "ctest of preset $preset ran no tests"; return; }
   passed=$((passed + total - broken)) failed=$((failed + broken))

@@ -10,9 +10,16 @@
 #ifndef HWY_AVX10_2  // Highway 1.2 does not know it
 #define HWY_AVX10_2 0
 #endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-// Sanitizers make the compilation of a target many times slower; a narrow, a middle and the widest one remain.
-#define LETHE_SKIPPED_TARGETS (HWY_SSE4 | HWY_AVX3)
+#if defined(__has_feature)  // clang; GCC has macros
+#define LETHE_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define LETHE_SANITIZED 1
+#else
+#define LETHE_SANITIZED 0
+#endif
+#if LETHE_SANITIZED
+// Sanitizers make the compilation of a target many times slower; the narrowest and the widest remain.
+#define LETHE_SKIPPED_TARGETS (HWY_SSE4 | HWY_AVX2 | HWY_AVX3)
 #else
 #define LETHE_SKIPPED_TARGETS 0
 #endif
