@@ -81,7 +81,8 @@ class FolderTokenizer {
     for (const auto& [text, id] : added.items()) {
       if (id.is_number_unsigned()) add_token(id.get<uint64_t>(), text, true);
     }
-    for (const auto& [key, token] : config_.value("added_tokens_decoder", Json::object()).items()) {
+    const Json decoder = config_.value("added_tokens_decoder", Json::object());
+    for (const auto& [key, token] : decoder.items()) {
       if (key.empty() || key.size() > 9 || key.find_first_not_of("0123456789") != std::string::npos) continue;
       add_token(std::stoull(key), token.value("content", ""), token.value("special", false));
     }
