@@ -33,8 +33,8 @@ case $name in
   smollm2) model=SmolLM2-135M-Instruct; prompt=${prompt:-What is the capital of France? Answer in one sentence.} ;;
   gemma3)
     model=gemma-3-270m
-    prompt=${prompt:-The capital of France is}
-    options=(--raw --max-tokens 48) ;;
+    prompt=${prompt:-The capital of France is Paris. The capital of Italy is}
+    options=(--raw --greedy --max-tokens 24) ;;
   *) echo "tools/demo.sh: no model $name: smollm2 or gemma3" >&2; exit 2 ;;
 esac
 options+=("$@")
