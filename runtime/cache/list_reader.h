@@ -41,4 +41,12 @@ inline void read_keys(const KvLayout& layout, const uint8_t* block, float* out) 
   }
 }
 
+// The squared norm of every key of a block.  keys [head_dim][32] as from read_keys, out [32]
+inline void square_norms(const float* keys, uint32_t head_dim, float* out) {
+  std::fill_n(out, kBlockSlots, 0.0f);
+  for (uint32_t d = 0; d < head_dim; ++d, keys += kBlockSlots) {
+    for (uint32_t slot = 0; slot < kBlockSlots; ++slot) out[slot] += keys[slot] * keys[slot];
+  }
+}
+
 }  // namespace lethe

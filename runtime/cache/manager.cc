@@ -101,9 +101,11 @@ bool CacheManager::is_bounded(uint32_t layer) const {
 }
 
 bool CacheManager::endless() const {
-  bool bounded = true;
-  for (uint32_t layer = 0; layer < pool_->layers(); ++layer) bounded = bounded && is_bounded(layer);
-  return bounded || policy_->evicts();
+  if (policy_->evicts()) return true;
+  for (uint32_t layer = 0; layer < pool_->layers(); ++layer) {
+    if (!is_bounded(layer)) return false;
+  }
+  return true;
 }
 
 // Drops whole blocks that lie behind the windows of all queries to come. By rank: positions are at least as far apart.

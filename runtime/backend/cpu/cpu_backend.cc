@@ -200,8 +200,7 @@ void CpuBackend::run_linears(std::span<const Linear> linears, const float* in, u
     panels += count;
   }
   const uint64_t panel_work = bytes / panels * (1 + tokens / 4);
-  const auto grain =
-      static_cast<uint32_t>(std::max<uint64_t>(1, kLinearGrainBytes / std::max<uint64_t>(panel_work, 1)));
+  const auto grain = static_cast<uint32_t>(std::max<uint64_t>(1, kLinearGrainBytes / panel_work));
   parallel_ranges(panels, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
     uint32_t first = 0;  // panel of the range where the map begins
     for (const Linear& linear : linears) {

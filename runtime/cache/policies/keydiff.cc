@@ -18,13 +18,9 @@ void score_keydiff(const ScoreArgs& args, std::span<float> scores) {
   float* const keys = args.work.data();
   float* const anchor = keys + size_t{dim} * kBlockSlots;
   std::fill_n(anchor, dim, 0.0f);
-  // 1 / |key| of the block in `keys`; 0 for slots not in use.
+  // 1 / |key| of the slots in use of the block in `keys`.
   const auto inverse_norms = [&](uint32_t count, float* out) {
-    std::fill_n(out, kBlockSlots, 0.0f);
-    for (uint32_t d = 0; d < dim; ++d) {
-      const float* row = keys + size_t{d} * kBlockSlots;
-      for (uint32_t slot = 0; slot < kBlockSlots; ++slot) out[slot] += row[slot] * row[slot];
-    }
+    square_norms(keys, dim, out);
     for (uint32_t slot = 0; slot < count; ++slot) out[slot] = 1.0f / std::max(std::sqrt(out[slot]), kTiny);
   };
   for_each_block(args.pool, args.list, [&](const uint8_t* block, uint32_t, uint32_t count) {

@@ -11,12 +11,9 @@ namespace {
 void score_l2(const ScoreArgs& args, std::span<float> scores) {
   const KvLayout& layout = args.pool.layout;
   for_each_block(args.pool, args.list, [&](const uint8_t* block, uint32_t rank, uint32_t count) {
-    float squares[kBlockSlots] = {};
+    float squares[kBlockSlots];
     read_keys(layout, block, args.work.data());
-    for (uint32_t d = 0; d < layout.head_dim; ++d) {
-      const float* row = args.work.data() + size_t{d} * kBlockSlots;
-      for (uint32_t slot = 0; slot < kBlockSlots; ++slot) squares[slot] += row[slot] * row[slot];
-    }
+    square_norms(args.work.data(), layout.head_dim, squares);
     for (uint32_t slot = 0; slot < count; ++slot) scores[rank + slot] = -std::sqrt(squares[slot]);
   });
 }
