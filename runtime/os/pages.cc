@@ -18,6 +18,9 @@ Result<uint8_t*> map_pages(uint64_t bytes) {
     return Status::error(ErrorCode::kOutOfMemory, "the system refused %llu bytes of memory (errno %d)",
                          static_cast<unsigned long long>(bytes), errno);
   }
+#if defined(__linux__)
+  madvise(pages, bytes, MADV_HUGEPAGE);
+#endif
   return static_cast<uint8_t*>(pages);
 }
 
