@@ -1,14 +1,19 @@
 // Layout of the KV block pool: what one block holds and where. Pure arithmetic: no storage, no kernels.
 //
-// A block holds kBlockSlots tokens of one (layer, KV head). Keys are stored transposed so that a kernel's lanes run
-// over slots (no horizontal sums); values are stored by row. Sections, each 64-byte aligned:
+// A block holds kBlockSlots tokens of one (layer, KV head). Keys, rotated (RoPE) at the token's absolute position, are
+// stored transposed so that a kernel's lanes run over slots (no horizontal sums); with values they run over dimensions.
+// Of int8 keys four dimensions stand together, of int8 values four slots: one lane of a dot product of bytes.
+// Sections, each 64-byte aligned:
 //
-//   keys       [head_dim][32]   f16 or s8, rotated (RoPE) at the token's absolute position
-//   values     [32][head_dim]   f16 or s8
-//   key_scale  [32]             f32, s8 only: key = scale * s8
-//   value_scale[32]             f32, s8 only
-//   positions  [32]             u32, absolute position in the conversation, strictly increasing along a list
-//   state      [32][state_bytes] what the eviction policy remembers of every slot (policy.h), only if it asks for it
+//   f16    keys        [head_dim][32]
+//          values      [32][head_dim]
+//   int8   keys        [ceil(head_dim/4)][32][4]  u8: key = scale * (u8 - 128), so that u8 x s8 products apply
+//          values      [8][head_dim][4]           s8: value = scale * s8
+//          key_scale   [32]                       f32
+//          value_scale [32]                       f32
+//   both   positions   [32]                       u32, in the conversation, strictly increasing along a list
+//          state       [32][state_bytes]          what the eviction policy remembers of every slot (policy.h), only if
+//                                                 it asks for it
 //
 // Slots at or beyond a list's length hold stale bytes: kernels must mask them, never multiply by them.
 #pragma once
@@ -26,6 +31,7 @@ enum class KvType : uint8_t { kF16 = 0, kInt8 = 1 };
 enum class PositionMode : uint8_t { kAbsolute = 0, kRolling = 1 };
 
 inline constexpr uint32_t kBlockSlots = 32;
+inline constexpr uint32_t kQuad = 4;  // bytes of one lane of a dot product
 inline constexpr uint32_t kNoBlock = 0xffffffffu;
 
 struct KvLayout {
@@ -44,12 +50,13 @@ struct KvLayout {
 constexpr KvLayout make_kv_layout(KvType type, uint32_t head_dim, uint32_t state_bytes = 0) {
   const auto align = [](uint32_t n) { return (n + 63u) / 64u * 64u; };
   const uint32_t element = type == KvType::kF16 ? 2 : 1;
+  const uint32_t key_dims = type == KvType::kF16 ? head_dim : (head_dim + kQuad - 1) / kQuad * kQuad;
   KvLayout layout{};
   layout.type = type;
   layout.head_dim = head_dim;
   uint32_t at = 0;
   layout.keys_offset = at;
-  at += align(head_dim * kBlockSlots * element);
+  at += align(key_dims * kBlockSlots * element);
   layout.values_offset = at;
   at += align(head_dim * kBlockSlots * element);
   if (type == KvType::kInt8) {
@@ -68,6 +75,17 @@ constexpr KvLayout make_kv_layout(KvType type, uint32_t head_dim, uint32_t state
   layout.block_bytes = at;
   return layout;
 }
+
+// Where element d of a slot stands in the section of keys, and in that of values; in elements.
+constexpr size_t key_index(const KvLayout& layout, size_t slot, size_t d) {
+  if (layout.type == KvType::kF16) return d * kBlockSlots + slot;
+  return (d / kQuad * kBlockSlots + slot) * kQuad + d % kQuad;
+}
+constexpr size_t value_index(const KvLayout& layout, size_t slot, size_t d) {
+  if (layout.type == KvType::kF16) return slot * layout.head_dim + d;
+  return (slot / kQuad * layout.head_dim + d) * kQuad + slot % kQuad;
+}
+inline constexpr int kKeyOffset = 128;  // of int8 keys
 
 // One (layer, KV head): its blocks in order, as a chain through KvPoolView::next.
 struct KvList {

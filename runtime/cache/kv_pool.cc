@@ -8,32 +8,55 @@
 namespace lethe {
 namespace {
 
-// Every section of a block is [rows][32][slot_bytes]: keys are transposed (one row per dimension), all else has one
-// row. Empty sections have no bytes.
+// Every section of a block is [32 / slots][rows][slots][slot_bytes], with all 32 slots together but for int8 values.
+// Keys are transposed (many rows), as int8 values are within their four slots; all else has one row. Empty sections
+// have no bytes.
 struct Section {
   uint32_t offset;
   uint32_t rows;
   uint32_t slot_bytes;
+  uint32_t slots = kBlockSlots;
 };
 
 std::array<Section, 6> sections_of(const KvLayout& layout) {
-  const uint32_t element = layout.type == KvType::kF16 ? 2 : 1;
-  const uint32_t scale = layout.type == KvType::kF16 ? 0 : 4;
-  return {{{layout.keys_offset, layout.head_dim, element},
-           {layout.values_offset, 1, layout.head_dim * element},
+  const bool halves = layout.type == KvType::kF16;
+  const uint32_t scale = halves ? 0 : 4;
+  const Section keys = halves ? Section{layout.keys_offset, layout.head_dim, 2}
+                              : Section{layout.keys_offset, (layout.head_dim + kQuad - 1) / kQuad, kQuad};
+  const Section values = halves ? Section{layout.values_offset, 1, layout.head_dim * 2}
+                                : Section{layout.values_offset, layout.head_dim, 1, kQuad};
+  return {{keys,
+           values,
            {layout.key_scale_offset, 1, scale},
            {layout.value_scale_offset, 1, scale},
            {layout.positions_offset, 1, 4},
            {layout.state_offset, 1, layout.state_bytes}}};
 }
 
-// Calls visit(offset in the block of slot 0, bytes per slot) for every row of the block.
+// One row of all slots.
+struct Row {
+  uint32_t offset;      // of slot 0 in the block
+  uint32_t slot_bytes;  // of one slot
+  uint32_t slots;       // that stand together
+  uint32_t stride;      // bytes from there to the next as many
+
+  uint32_t at(uint32_t slot) const { return offset + slot / slots * stride + slot % slots * slot_bytes; }
+  // Calls visit(offset, offset of another slot, bytes) for `count` slots from `slot` and from `other` on, where they
+  // stand together in pieces as long as can be.
+  template <typename Visit>
+  void for_each_piece(uint32_t slot, uint32_t other, uint32_t count, Visit visit) const {
+    const uint32_t piece = slots == kBlockSlots ? count : 1;
+    for (uint32_t i = 0; i < count; i += piece) visit(at(slot + i), at(other + i), piece * slot_bytes);
+  }
+};
+
 template <typename Visit>
 void for_each_row(const KvLayout& layout, Visit visit) {
   for (const Section& section : sections_of(layout)) {
     if (section.slot_bytes == 0) continue;
+    const uint32_t row_bytes = section.slots * section.slot_bytes;
     for (uint32_t row = 0; row < section.rows; ++row) {
-      visit(section.offset + row * kBlockSlots * section.slot_bytes, section.slot_bytes);
+      visit(Row{section.offset + row * row_bytes, section.slot_bytes, section.slots, section.rows * row_bytes});
     }
   }
 }
@@ -227,8 +250,9 @@ void KvPool::wipe_stale_slots() {
   for (const KvList& list : lists_) {
     const uint32_t used = list.length % kBlockSlots;
     if (used == 0) continue;
-    for_each_row(layout_, [&](uint32_t offset, uint32_t slot_bytes) {
-      memset(block(list.last_block) + offset + used * slot_bytes, 0, (kBlockSlots - used) * slot_bytes);
+    for_each_row(layout_, [&](const Row& row) {
+      row.for_each_piece(used, used, kBlockSlots - used,
+                         [&](uint32_t at, uint32_t, uint32_t bytes) { memset(block(list.last_block) + at, 0, bytes); });
     });
   }
 }
@@ -308,18 +332,18 @@ void KvPool::cut(KvList& list, uint32_t last_block, uint32_t length) {
 // Row by row, all moves of a block at once: keys have a row for every dimension, of one or two bytes a slot.
 void KvPool::move_slots(uint32_t from_block, std::span<const SlotMove> moves) {
   if (moves.empty()) return;
-  for_each_row(layout_, [&](uint32_t offset, uint32_t slot_bytes) {
-    const uint8_t* from = block(from_block) + offset;
+  const uint8_t* from = block(from_block);
+  for_each_row(layout_, [&](const Row& row) {
     for (const SlotMove& move : moves) {
-      uint8_t* to = block(move.to_block) + offset + move.to_slot * slot_bytes;
-      const uint8_t* first = from + move.from_slot * slot_bytes;
-      if (move.count == 1 && slot_bytes == 2) {
-        memcpy(to, first, 2);
-      } else if (move.count == 1 && slot_bytes == 1) {
-        *to = *first;
-      } else {
-        memmove(to, first, move.count * slot_bytes);
-      }
+      uint8_t* to = block(move.to_block);
+      row.for_each_piece(move.from_slot, move.to_slot, move.count, [&](uint32_t at, uint32_t to_at, uint32_t bytes) {
+        switch (bytes) {  // sizes of one slot that calls would make slow
+          case 1: to[to_at] = from[at]; return;
+          case 2: memcpy(to + to_at, from + at, 2); return;
+          case 4: memcpy(to + to_at, from + at, 4); return;
+          default: memmove(to + to_at, from + at, bytes);
+        }
+      });
     }
   });
 }

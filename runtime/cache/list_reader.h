@@ -30,14 +30,17 @@ inline float finite_half_to_float(uint16_t half) {
 
 // All keys of a block as floats; slots that are not in use give any number.  out [head_dim][32]
 inline void read_keys(const KvLayout& layout, const uint8_t* block, float* out) {
-  const uint32_t count = layout.head_dim * kBlockSlots;
   if (layout.type == KvType::kF16) {
     const auto* keys = reinterpret_cast<const uint16_t*>(block + layout.keys_offset);
-    for (uint32_t i = 0; i < count; ++i) out[i] = finite_half_to_float(keys[i]);
-  } else {
-    const auto* keys = reinterpret_cast<const int8_t*>(block + layout.keys_offset);
-    const auto* scales = reinterpret_cast<const float*>(block + layout.key_scale_offset);
-    for (uint32_t i = 0; i < count; ++i) out[i] = static_cast<float>(keys[i]) * scales[i % kBlockSlots];
+    for (uint32_t i = 0; i < layout.head_dim * kBlockSlots; ++i) out[i] = finite_half_to_float(keys[i]);
+    return;
+  }
+  const auto* scales = reinterpret_cast<const float*>(block + layout.key_scale_offset);
+  for (uint32_t d = 0; d < layout.head_dim; ++d, out += kBlockSlots) {
+    const uint8_t* keys = block + layout.keys_offset + key_index(layout, 0, d);
+    for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
+      out[slot] = static_cast<float>(keys[slot * kQuad] - kKeyOffset) * scales[slot];
+    }
   }
 }
 

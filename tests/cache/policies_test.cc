@@ -54,7 +54,7 @@ struct KeyList {
     }
     reinterpret_cast<float*>(block + layout.key_scale_offset)[slot] = scale;
     const auto quant = static_cast<int8_t>(std::clamp(std::lround(value / scale), -127L, 127L));
-    reinterpret_cast<int8_t*>(block + layout.keys_offset)[d * 32 + slot] = quant;
+    block[layout.keys_offset + (d / 4 * 32 + slot) * 4 + d % 4] = static_cast<uint8_t>(quant + 128);
     return static_cast<double>(quant) * scale;
   }
 

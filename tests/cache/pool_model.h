@@ -42,7 +42,8 @@ class SlotAccess {
   SlotAccess(KvType type, uint32_t head_dim, uint32_t state_bytes)
       : element_(type == KvType::kF16 ? 2 : 1), head_dim_(head_dim), state_bytes_(state_bytes) {
     const auto next_section = [](uint32_t end) { return end % 64 == 0 ? end : end + 64 - end % 64; };
-    values_ = next_section(32 * head_dim * element_);
+    const uint32_t key_dims = type == KvType::kF16 ? head_dim : (head_dim + 3) / 4 * 4;
+    values_ = next_section(32 * key_dims * element_);
     uint32_t at = next_section(values_ + 32 * head_dim * element_);
     if (type == KvType::kInt8) {
       scales_ = at;
@@ -84,10 +85,15 @@ class SlotAccess {
  private:
   template <typename Visit>
   void for_each_byte(uint32_t slot, Visit visit) const {
-    for (uint32_t d = 0; d < head_dim_; ++d) {  // keys [head_dim][32]
-      for (uint32_t b = 0; b < element_; ++b) visit((d * 32 + slot) * element_ + b);
+    for (uint32_t d = 0; d < head_dim_; ++d) {
+      if (element_ == 2) {
+        for (uint32_t b = 0; b < 2; ++b) visit((d * 32 + slot) * 2 + b);                   // keys [head_dim][32]
+        for (uint32_t b = 0; b < 2; ++b) visit(values_ + (slot * head_dim_ + d) * 2 + b);  // values [32][head_dim]
+      } else {
+        visit((d / 4 * 32 + slot) * 4 + d % 4);                      // keys [head_dim / 4][32][4]
+        visit(values_ + (slot / 4 * head_dim_ + d) * 4 + slot % 4);  // values [8][head_dim][4]
+      }
     }
-    for (uint32_t i = 0; i < head_dim_ * element_; ++i) visit(values_ + slot * head_dim_ * element_ + i);
     if (scales_ != 0) {
       for (uint32_t i = 0; i < 4; ++i) visit(scales_ + slot * 4 + i);
       for (uint32_t i = 0; i < 4; ++i) visit(scales_ + 128 + slot * 4 + i);

@@ -92,7 +92,8 @@ TEST_CASE("decoder: quantised weights differ from the reference only by the int8
 TEST_CASE("decoder: an int8 cache stays within its rounding") {
   SessionOptions options = full_options(96);
   options.kv_type = KvType::kInt8;
-  check_shapes(GgmlType::kF32, options, {.cache = Cache::kInt8}, 5e-3, 2e-5);
+  // Queries and weights of 14 bits move some more numbers to the other side of a step.
+  check_shapes(GgmlType::kF32, options, {.cache = Cache::kInt8}, 1e-2, 2e-3);
   check_shapes(GgmlType::kF32, options, {.cache = Cache::kExact}, 0.15, 0.05);
 }
 

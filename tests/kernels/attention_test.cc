@@ -230,16 +230,18 @@ std::string describe(const Shape& s) {
 }  // namespace
 
 // The reference differs from dense attention by what storing keys and values rounds: NMSE 3e-6 for halves (2^-11 each),
-// 2e-3 for int8. Targets differ from the reference by float sums and exp only: NMSE 1e-11.
+// 2e-3 for int8. Targets differ from the reference by float sums and exp only, NMSE 1e-11; over int8 pools also by
+// queries and weights of 14 bits: NMSE 1e-7.
 TEST_CASE("attention is dense attention, on every target") {
   for (const Shape& shape : shapes()) {
     CAPTURE(describe(shape));
     AttentionCase c(shape);
     const std::vector<float> expected = c.run(reference_kernels(), kQueryTile, 512);
     REQUIRE(nmse(expected, c.dense()) < (shape.type == KvType::kF16 ? 3e-6 : 2e-3));
+    const double bound = shape.type == KvType::kF16 ? 1e-11 : 1e-7;
     for_each_target([&](const Kernels& kernels) {
-      REQUIRE(nmse(c.run(kernels, kQueryTile, 512), expected) < 1e-11);
-      REQUIRE(nmse(c.run(kernels, 3, 32), expected) < 1e-11);
+      REQUIRE(nmse(c.run(kernels, kQueryTile, 512), expected) < bound);
+      REQUIRE(nmse(c.run(kernels, 3, 32), expected) < bound);
     });
   }
 }
@@ -307,13 +309,15 @@ TEST_CASE("a span that a query does not see leaves an empty part") {
 }
 
 TEST_CASE("NaN and infinity in queries and keys stay within the head") {
-  for (const float bad : {NAN, kInfinity}) {
-    AttentionCase c({KvType::kF16, PositionMode::kRolling, 32, 2, 40, 3, 5});
-    c.queries[32 + 4] = bad;  // token 0, head 1
-    for_each_target([&](const Kernels& kernels) {
-      const std::vector<float> out = c.run(kernels, 8, 32);
-      for (size_t i = 0; i < out.size(); ++i) REQUIRE(std::isfinite(out[i]) == (i / 32 != 1));
-    });
+  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+    for (const float bad : {NAN, kInfinity}) {
+      AttentionCase c({type, PositionMode::kRolling, 32, 2, 40, 3, 5});
+      c.queries[32 + 4] = bad;  // token 0, head 1
+      for_each_target([&](const Kernels& kernels) {
+        const std::vector<float> out = c.run(kernels, 8, 32);
+        for (size_t i = 0; i < out.size(); ++i) REQUIRE(std::isfinite(out[i]) == (i / 32 != 1));
+      });
+    }
   }
 }
 

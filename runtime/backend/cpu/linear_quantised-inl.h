@@ -7,31 +7,11 @@
 #define LETHE_BACKEND_CPU_LINEAR_QUANTISED_INL_H_
 #endif
 
-#include <cstring>
-
 #include "runtime/backend/cpu/linear-inl.h"
 #include "runtime/backend/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lethe::cpu::HWY_NAMESPACE {
-
-using DU8 = hn::Repartition<uint8_t, DF>;
-using DI8 = hn::Repartition<int8_t, DF>;
-using DI16 = hn::Repartition<int16_t, DF>;
-using DU16 = hn::Repartition<uint16_t, DF>;
-using VU8 = hn::Vec<DU8>;
-using VI8 = hn::Vec<DI8>;
-inline constexpr DU8 du8;
-inline constexpr DI8 di8;
-inline constexpr DI16 di16;
-inline constexpr DU16 du16;
-
-// Four activations in every lane.
-HWY_INLINE VI8 broadcast4(const int8_t* from) {
-  int32_t four;
-  std::memcpy(&four, from, 4);
-  return hn::BitCast(di8, hn::Set(di, four));
-}
 
 // Nibbles with the `kCount` bits from bit `kFrom` on of every byte of `line` above them.
 template <int kFrom, int kCount>

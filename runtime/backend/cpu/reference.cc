@@ -136,14 +136,16 @@ void store_kv(const StoreKvArgs& args) {
     if (layout.type == KvType::kF16) {
       auto* keys = reinterpret_cast<uint16_t*>(block + layout.keys_offset);
       auto* values = reinterpret_cast<uint16_t*>(block + layout.values_offset);
-      for (size_t d = 0; d < head_dim; ++d) keys[d * kBlockSlots + slot] = float_to_half(k[d]);
-      for (size_t d = 0; d < head_dim; ++d) values[slot * head_dim + d] = float_to_half(v[d]);
+      for (size_t d = 0; d < head_dim; ++d) keys[key_index(layout, slot, d)] = float_to_half(k[d]);
+      for (size_t d = 0; d < head_dim; ++d) values[value_index(layout, slot, d)] = float_to_half(v[d]);
     } else {
-      auto* keys = reinterpret_cast<int8_t*>(block + layout.keys_offset);
+      uint8_t* keys = block + layout.keys_offset;
       auto* values = reinterpret_cast<int8_t*>(block + layout.values_offset);
       const float key_scale = int8_scale(k, head_dim), value_scale = int8_scale(v, head_dim);
-      for (size_t d = 0; d < head_dim; ++d) keys[d * kBlockSlots + slot] = to_int8(k[d], key_scale);
-      for (size_t d = 0; d < head_dim; ++d) values[slot * head_dim + d] = to_int8(v[d], value_scale);
+      for (size_t d = 0; d < head_dim; ++d) {
+        keys[key_index(layout, slot, d)] = static_cast<uint8_t>(to_int8(k[d], key_scale) + kKeyOffset);
+        values[value_index(layout, slot, d)] = to_int8(v[d], value_scale);
+      }
       reinterpret_cast<float*>(block + layout.key_scale_offset)[slot] = key_scale;
       reinterpret_cast<float*>(block + layout.value_scale_offset)[slot] = value_scale;
     }
@@ -152,16 +154,16 @@ void store_kv(const StoreKvArgs& args) {
 
 // One stored key or value, element d of `slot`.
 double stored_key(const KvLayout& layout, const uint8_t* block, size_t slot, size_t d) {
-  const size_t at = d * kBlockSlots + slot;
+  const size_t at = key_index(layout, slot, d);
   if (layout.type == KvType::kF16) {
     return half_to_float(reinterpret_cast<const uint16_t*>(block + layout.keys_offset)[at]);
   }
-  return static_cast<double>(reinterpret_cast<const int8_t*>(block + layout.keys_offset)[at]) *
+  return static_cast<double>(block[layout.keys_offset + at] - kKeyOffset) *
          reinterpret_cast<const float*>(block + layout.key_scale_offset)[slot];
 }
 
 double stored_value(const KvLayout& layout, const uint8_t* block, size_t slot, size_t d) {
-  const size_t at = slot * layout.head_dim + d;
+  const size_t at = value_index(layout, slot, d);
   if (layout.type == KvType::kF16) {
     return half_to_float(reinterpret_cast<const uint16_t*>(block + layout.values_offset)[at]);
   }

@@ -9,6 +9,7 @@ Kernels simd_kernels() {
   Kernels kernels = reference_kernels();  // embed_row stays: a strided copy
   set_simd_linear(kernels);
   set_simd_attention(kernels);
+  set_simd_store_kv(kernels);
   set_simd_rows(kernels);
   set_simd_logits(kernels);
   return kernels;
