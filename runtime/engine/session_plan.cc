@@ -13,7 +13,7 @@ namespace lethe {
 namespace {
 
 constexpr uint32_t kSmallestChunk = 16;
-constexpr uint32_t kLargestAutomaticChunk = 512;
+constexpr uint32_t kLargestAutomaticChunk = 128;  // longer ones leave the second cache, and gain nothing
 constexpr uint32_t kFewestBlocks = 2;  // per list
 constexpr uint32_t kMaxSinks = 4096;
 constexpr uint32_t kMaxCacheTokens = 1u << 26;

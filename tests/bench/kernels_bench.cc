@@ -27,16 +27,18 @@ void linear(benchmark::State& state) {
                k = static_cast<size_t>(state.range(3));
   const Kernels kernels = simd_kernels();
   std::vector<Line> weights(tensor_bytes(format, n, k) / 64, Line{});
-  std::vector<float> x = random_floats(m * k), y(m * n), scales(m * k / kGroup), sums(m * k / kGroup);
+  std::vector<float> x = random_floats(m * k), y(m * n), scales(m * k / kGroup), sums(scales), half_sums(scales);
   std::vector<int8_t> quants(m * k);
-  const QuantisedRows xq{quants.data(), scales.data(), sums.data()};
+  std::vector<uint8_t> scratch(linear_scratch_bytes(k));
+  const QuantisedRows xq{quants.data(), scales.data(), sums.data(), half_sums.data()};
   kernels.quantise(x.data(), m, k, xq);
   const LinearArgs args{{weights[0].bytes, format, static_cast<uint32_t>(n), static_cast<uint32_t>(k)},
                         x.data(),
                         xq,
                         static_cast<uint32_t>(m),
                         y.data(),
-                        static_cast<uint32_t>(n)};
+                        static_cast<uint32_t>(n),
+                        scratch.data()};
   for (auto _ : state) {
     kernels.linear(args, 0, static_cast<uint32_t>(n / kPanelRows));
     benchmark::ClobberMemory();

@@ -31,11 +31,15 @@ struct LinearCase {
     const size_t groups = cols / kGroup;
     QuantisedRows quantised{};
     if (is_quantised(weight.format)) {
-      quantised = {&xq.quants[first * cols], &xq.scales[first * groups], &xq.sums[first * groups]};
+      quantised = {&xq.quants[first * cols], &xq.scales[first * groups], &xq.sums[first * groups],
+                   &xq.half_sums[first * groups]};
     }
     const uint32_t panels = static_cast<uint32_t>((rows + 15) / 16);
-    const LinearArgs args{
-        weight, &x[first * cols], quantised, static_cast<uint32_t>(count), y.data(), static_cast<uint32_t>(stride)};
+    std::vector<uint8_t> scratch(linear_scratch_bytes(cols), 0xff);
+    const LinearArgs args{weight,        &x[first * cols],
+                          quantised,     static_cast<uint32_t>(count),
+                          y.data(),      static_cast<uint32_t>(stride),
+                          scratch.data()};
     kernels.linear(args, 0, panels / 2);  // in two calls, as threads would
     kernels.linear(args, panels / 2, panels);
     std::vector<float> packed_y;
@@ -161,6 +165,7 @@ TEST_CASE("extreme quants do not overflow") {
       std::fill_n(&c.xq.quants[t * k], k, t % 2 == 0 ? int8_t{127} : int8_t{-127});
       std::fill_n(&c.xq.scales[t * 2], 2, 1.0f);
       std::fill_n(&c.xq.sums[t * 2], 2, t % 2 == 0 ? 127.0f * 32 : -127.0f * 32);
+      std::fill_n(&c.xq.half_sums[t * 2], 2, t % 2 == 0 ? 127.0f * 16 : -127.0f * 16);
     }
     const auto weight = static_cast<float>((1 << text.bits) - 1 - text.offset);
     for_each_target([&](const Kernels& kernels) {

@@ -85,7 +85,7 @@ TEST_CASE("quantise: the scale is max / 127, the quants are the nearest, the sum
     kernels.quantise(x.data(), 5, 96, out.view());
     for (size_t g = 0; g < 15; ++g) {
       float largest = 0;
-      int sum = 0;
+      int sum = 0, half_sum = 0;
       for (size_t i = 0; i < 32; ++i) largest = std::max(largest, std::abs(x[g * 32 + i]));
       REQUIRE(out.scales[g] == largest / 127.0f);
       for (size_t i = 0; i < 32; ++i) {
@@ -94,8 +94,10 @@ TEST_CASE("quantise: the scale is max / 127, the quants are the nearest, the sum
             scale == 0 ? 0 : std::clamp(static_cast<int>(std::nearbyint(x[g * 32 + i] / scale)), -127, 127);
         REQUIRE(out.quants[g * 32 + i] == expected);
         sum += expected;
+        if (i < 16) half_sum += expected;
       }
       REQUIRE(out.sums[g] == out.scales[g] * static_cast<float>(sum));
+      REQUIRE(out.half_sums[g] == out.scales[g] * static_cast<float>(half_sum));
     }
   });
 }

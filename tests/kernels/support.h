@@ -45,10 +45,10 @@ void for_each_target(const Test& test) {
 
 // Quantised activations that own their memory.
 struct Activations {
-  Activations(size_t rows, size_t k) : quants(rows * k), scales(rows * k / kGroup), sums(rows * k / kGroup) {}
-  QuantisedRows view() { return {quants.data(), scales.data(), sums.data()}; }
+  Activations(size_t rows, size_t k) : quants(rows * k), scales(rows * k / kGroup), sums(scales), half_sums(scales) {}
+  QuantisedRows view() { return {quants.data(), scales.data(), sums.data(), half_sums.data()}; }
   std::vector<int8_t> quants;
-  std::vector<float> scales, sums;
+  std::vector<float> scales, sums, half_sums;
 };
 
 }  // namespace lethe::cpu

@@ -28,7 +28,7 @@ uint32_t partial_units(uint32_t threads) { return 2 * threads - 1; }  // enough 
 uint64_t buffer_bytes(const Program& program, BufferId id, uint64_t tokens) {
   const uint64_t width = program.widths[static_cast<size_t>(id)];
   if (id != BufferId::kQuantised) return tokens * width * sizeof(float);
-  return round_up(tokens * width, 64) + 2 * round_up(tokens * (width / kGroup) * sizeof(float), 64);
+  return round_up(tokens * width, 64) + 3 * round_up(tokens * (width / kGroup) * sizeof(float), 64);
 }
 
 void CpuBackend::lay_out_activations(Arena& arena, const Model& model, const Program& program, const BufferPlan& plan,
@@ -48,6 +48,8 @@ void CpuBackend::lay_out_activations(Arena& arena, const Model& model, const Pro
   rope_cos_ = arena.take<float>(uint64_t{rope_kinds_} * options.chunk * half);
   rope_sin_ = arena.take<float>(uint64_t{rope_kinds_} * options.chunk * half);
   inv_freq_ = arena.take<float>(rope_kinds_ * half);
+  linear_scratch_bytes_ = round_up(linear_scratch_bytes(program.widths[static_cast<size_t>(BufferId::kQuantised)]), 64);
+  linear_scratch_ = arena.take<uint8_t>(options.threads * linear_scratch_bytes_);
   attend_scratch_ = arena.take<float>(options.threads * round_up(attend_scratch_floats(group, config.head_dim), 16));
   const uint64_t tile = std::min(options.chunk, kQueryTile);
   partials_ = arena.take<float>(uint64_t{partial_units(options.threads)} * parts_of(options.cache_tokens) *
@@ -78,7 +80,7 @@ QuantisedRows CpuBackend::quantised(uint32_t tokens) const {
   const uint64_t quants = round_up(tokens * width, 64);
   const uint64_t scales = round_up(tokens * (width / kGroup) * sizeof(float), 64);
   return {reinterpret_cast<int8_t*>(base), reinterpret_cast<float*>(base + quants),
-          reinterpret_cast<float*>(base + quants + scales)};
+          reinterpret_cast<float*>(base + quants + scales), reinterpret_cast<float*>(base + quants + 2 * scales)};
 }
 
 MatrixView CpuBackend::weight(Role role, uint32_t layer) const {
@@ -186,7 +188,8 @@ void CpuBackend::quantise(const float* in, uint32_t rows, uint32_t width) {
   const uint64_t groups = width / kGroup;
   parallel_ranges(rows, 8, [&](uint32_t begin, uint32_t end, uint32_t) {
     kernels_.quantise(in + uint64_t{begin} * width, end - begin, width,
-                      {out.quants + uint64_t{begin} * width, out.scales + begin * groups, out.sums + begin * groups});
+                      {out.quants + uint64_t{begin} * width, out.scales + begin * groups, out.sums + begin * groups,
+                       out.half_sums + begin * groups});
   });
 }
 
@@ -201,7 +204,8 @@ void CpuBackend::run_linears(std::span<const Linear> linears, const float* in, u
   }
   const uint64_t panel_work = bytes / panels * (1 + tokens / 4);
   const auto grain = static_cast<uint32_t>(std::max<uint64_t>(1, kLinearGrainBytes / panel_work));
-  parallel_ranges(panels, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
+  parallel_ranges(panels, grain, [&](uint32_t begin, uint32_t end, uint32_t thread) {
+    uint8_t* scratch = linear_scratch_.data() + thread * linear_scratch_bytes_;
     uint32_t first = 0;  // panel of the range where the map begins
     for (const Linear& linear : linears) {
       const uint32_t count = divide_up(linear.weight.rows, kPanelRows);
@@ -209,7 +213,8 @@ void CpuBackend::run_linears(std::span<const Linear> linears, const float* in, u
       const uint32_t to = std::clamp(end, first, first + count) - first;
       first += count;
       if (from == to) continue;
-      kernels_.linear({linear.weight, in, quantised(options_.chunk), tokens, linear.out, linear.out_stride}, from, to);
+      kernels_.linear({linear.weight, in, quantised(options_.chunk), tokens, linear.out, linear.out_stride, scratch},
+                      from, to);
       if (linear.bias == nullptr) continue;
       const uint64_t row = uint64_t{from} * kPanelRows;
       const uint64_t rows = std::min<uint64_t>(uint64_t{to} * kPanelRows, linear.weight.rows) - row;

@@ -114,6 +114,8 @@ class CpuBackend {
   uint32_t rope_kinds_ = 1;               // 2 when local layers are rotated differently: 0 global, 1 local
   std::span<float> rope_cos_, rope_sin_;  // [rope_kinds][chunk][rotary_dim/2]
   std::span<float> inv_freq_;             // [rope_kinds][rotary_dim/2]
+  uint64_t linear_scratch_bytes_ = 0;     // of one thread
+  std::span<uint8_t> linear_scratch_;     // [threads][linear_scratch_bytes]
   std::span<float> attend_scratch_;       // [threads][attend_scratch_floats]
   std::span<float> partials_;             // [units][parts][tile][group][head_dim + 2]
   std::span<uint32_t> part_blocks_;       // [kv_heads][parts]

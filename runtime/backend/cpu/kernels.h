@@ -29,12 +29,18 @@ struct MatrixView {
 
 // Activations quantised to int8 per group of 32 inputs: x ~ scale * quant, quant = round(x / scale) in -127..127,
 // scale = max|x| / 127 (0 for an all-zero group). `sum` = scale * sum of the group's quants: what a stored minimum, or
-// the offset of unsigned weights, multiplies.
+// the offset of unsigned weights, multiplies; `half_sum` is that of the group's first 16, for weights whose scale
+// covers half a group.
 struct QuantisedRows {
-  int8_t* quants;  // [M][K]
-  float* scales;   // [M][K/32]
-  float* sums;     // [M][K/32]
+  int8_t* quants;    // [M][K]
+  float* scales;     // [M][K/32]
+  float* sums;       // [M][K/32]
+  float* half_sums;  // [M][K/32]
 };
+
+// What several tokens share of two panels of quantised weights: the quants as bytes, scales and minimums as floats.
+// An upper bound for every format.
+constexpr size_t linear_scratch_bytes(size_t cols) { return 2 * kPanelRows * (cols + cols / 16 * 2 * sizeof(float)); }
 
 // y = x W^T for panels [panel_begin, panel_end) of W. Float formats read `x`, quantised formats read `xq`.
 struct LinearArgs {
@@ -44,6 +50,7 @@ struct LinearArgs {
   uint32_t tokens;    // M
   float* y;           // [M][y_stride]; only columns < weight.rows are written
   uint32_t y_stride;  // floats
+  uint8_t* scratch;   // linear_scratch_bytes(K); of this call alone
 };
 
 // Rotary embedding of one step, shared by all layers: row t belongs to the t-th token of the step.

@@ -14,9 +14,9 @@ namespace lethe::cpu::HWY_NAMESPACE {
 
 void linear_high_bits(const LinearArgs& args, uint32_t panel_begin, uint32_t panel_end) {
   switch (args.weight.format) {
-    case WeightFormat::kQ5: return for_tiles<QuantisedTile<WeightFormat::kQ5>>(args, panel_begin, panel_end);
-    case WeightFormat::kQ5M: return for_tiles<QuantisedTile<WeightFormat::kQ5M>>(args, panel_begin, panel_end);
-    default: return for_tiles<QuantisedTile<WeightFormat::kQ6>>(args, panel_begin, panel_end);
+    case WeightFormat::kQ5: return linear_quantised<WeightFormat::kQ5>(args, panel_begin, panel_end);
+    case WeightFormat::kQ5M: return linear_quantised<WeightFormat::kQ5M>(args, panel_begin, panel_end);
+    default: return linear_quantised<WeightFormat::kQ6>(args, panel_begin, panel_end);
   }
 }
 

@@ -1,5 +1,5 @@
-// A tile of a linear layer with quantised weights and int8 activations: an exact integer dot product per scale, then
-// float: y += scale_w * (scale_x * dot) + minimum_w * sum_x.
+// Linear layers with quantised weights and int8 activations: an exact integer dot product per scale, then floats. One
+// token reads the weights as they are; several share weights that were unpacked once. Results have the same bits.
 #if defined(LETHE_BACKEND_CPU_LINEAR_QUANTISED_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LETHE_BACKEND_CPU_LINEAR_QUANTISED_INL_H_
 #undef LETHE_BACKEND_CPU_LINEAR_QUANTISED_INL_H_
@@ -25,160 +25,263 @@ HWY_INLINE VU8 with_high_bits(VU8 nibbles, VU8 line) {
   }
 }
 
+// What a float operation needs of a unit: y += scale_w * (scale_x * dot) + minimum_w * sum_x, in this order everywhere.
+HWY_INLINE VF add_unit(VI dot, VF scale, VF minimum, VF x_scale, VF x_sum, VF acc) {
+  const VF product = hn::Mul(hn::ConvertTo(df, dot), x_scale);
+  return hn::MulAdd(scale, product, hn::MulAdd(minimum, x_sum, acc));
+}
+
+// The activations of one token.
+struct InputRow {
+  const int8_t* quants;
+  const float *scales, *sums, *half_sums;
+};
+HWY_INLINE InputRow input_row(const LinearArgs& args, size_t token) {
+  const size_t groups = args.weight.cols / kGroup, at = token * groups;
+  return {args.xq.quants + token * args.weight.cols, args.xq.scales + at, args.xq.sums + at, args.xq.half_sums + at};
+}
+// Of the inputs of a unit.
+template <size_t kInputs>
+HWY_INLINE VF unit_sum(const InputRow& x, size_t unit) {
+  if constexpr (kInputs == kGroup) return hn::Set(df, x.sums[unit]);
+  const float first = x.half_sums[unit / 2];
+  return hn::Set(df, unit % 2 == 0 ? first : x.sums[unit / 2] - first);
+}
+template <size_t kInputs>
+HWY_INLINE VF unit_scale(const InputRow& x, size_t unit) {
+  return hn::Set(df, x.scales[unit * kInputs / kGroup]);
+}
+
 template <WeightFormat kFormat>
-struct QuantisedTile {
-  static constexpr int kBits = quant_bits(kFormat);
-  static constexpr int kHighBits = kBits - 4;  // in a line of their own, below 8 bits
-  static constexpr bool kNibbles = kBits < 8;
+struct Quantised {
+  static constexpr int kHighBits = static_cast<int>(quant_bits(kFormat)) - 4;  // in a line of their own, below 8 bits
+  static constexpr bool kNibbles = quant_bits(kFormat) < 8;
   static constexpr size_t kInputs = scale_inputs(kFormat);
   static constexpr size_t kLineInputs = kNibbles ? 8 : 4;
   static constexpr size_t kLowLines = kInputs / kLineInputs;
-  static constexpr int kDecodeVectors = kParts;  // one panel at a time: one stream, which is what memory reads fastest
-  // Where a scale covers only part of a group, the group's sum is no use: the offset is multiplied like a weight.
-  static constexpr bool kOffsetIsWeight = kInputs != kGroup;
 
   // x86 without VNNI adds products of up to 6 bits in 16-bit lanes: 8 steps of at most 2 * 15 * 127 fit, 4 of
-  // 2 * 31 * 127, 2 of 2 * 63 * 127; a line has 2. Elsewhere all lines are added in 32 bits.
-  static constexpr bool kSum16 = kNibbles && HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL;
-  static constexpr size_t kSumLines = kSum16 ? size_t{4} >> kHighBits : kLowLines;
+  // 2 * 31 * 127, 2 of 2 * 63 * 127. 0: all are added in 32 bits.
+  static constexpr size_t kSteps16 = kNibbles && HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL ? size_t{8} >> kHighBits : 0;
 
-  // dot + the four products of every lane.
-  static HWY_INLINE VI add_products(VU8 weight, VI8 input, VI dot) {
-    if constexpr (kSum16) {
-      return hn::BitCast(di, hn::Add(hn::BitCast(di16, dot), hn::SatWidenMulPairwiseAdd(di16, weight, input)));
-    } else if constexpr (kNibbles && HWY_ARCH_ARM) {
-      return hn::SumOfMulQuadAccumulate(di, hn::BitCast(di8, weight), input, dot);  // one signed instruction, or none
+  // Scale and minimum of a unit for one vector of rows.
+  static HWY_INLINE void load_params(const uint8_t* panel, size_t part, size_t unit, VF& scale, VF& minimum) {
+    const auto* at = reinterpret_cast<const Half*>(panel + params_offset(kFormat, unit)) + part * kLanes;
+    scale = load_float(at);
+    if constexpr (has_minimum(kFormat)) {
+      minimum = load_float(at + kPanelRows);
     } else {
-      return hn::SumOfMulQuadAccumulate(di, weight, input, dot);
-    }
-  }
-  static HWY_INLINE VI widen_sum(VI dot) {
-    if constexpr (kSum16) {
-      return hn::WidenMulPairwiseAdd(di, hn::BitCast(di16, dot), hn::Set(di16, 1));
-    } else {
-      return dot;
+      minimum = hn::Mul(scale, hn::Set(df, -quant_offset(kFormat)));
     }
   }
 
-  // Adds the products of low line kLine and those after it up to kEnd. W = V, or V + 1: the last is the offset.
-  template <size_t kLine, size_t kEnd, int T, int V, int W>
-  static HWY_INLINE void add_lines(const uint8_t* const (&lines)[V], const VU8 (&high_line)[V],
-                                   const int8_t* HWY_RESTRICT quants, size_t stride, VI (&dot)[T][W]) {
-    if constexpr (kLine < kEnd) {
-      const VU8 nibble = hn::Set(du8, 15);
-      VU8 low[W], high[W];
-      HWY_UNROLL(4)
-      for (int v = 0; v < V; ++v) {
-        const VU8 both = hn::LoadU(du8, lines[v] + kLine * kLineBytes);
-        low[v] = kNibbles ? hn::And(both, nibble) : both;
-        high[v] = hn::And(hn::BitCast(du8, hn::ShiftRight<4>(hn::BitCast(du16, both))), nibble);
-        if constexpr (kNibbles && kHighBits > 0) {
-          constexpr int kFrom = 2 * kLine * kHighBits;
-          low[v] = with_high_bits<kFrom, kHighBits>(low[v], high_line[v]);
-          high[v] = with_high_bits<kFrom + kHighBits, kHighBits>(high[v], high_line[v]);
+  // Calls use(inputs before it, quants) for every line of 4 inputs of a unit, as bytes in [16 rows][4].
+  template <size_t kLine = 0, class Use>
+  static HWY_INLINE void for_each_line(const uint8_t* low_lines, VU8 high_line, const Use& use) {
+    if constexpr (kLine < kLowLines) {
+      const VU8 both = hn::LoadU(du8, low_lines + kLine * kLineBytes);
+      if constexpr (!kNibbles) {
+        use(kLine * kLineInputs, both);
+      } else {
+        const VU8 nibble = hn::Set(du8, 15);
+        VU8 low = hn::And(both, nibble);
+        VU8 high = hn::And(hn::BitCast(du8, hn::ShiftRight<4>(hn::BitCast(du16, both))), nibble);
+        if constexpr (kHighBits > 0) {
+          constexpr int kFrom = 2 * static_cast<int>(kLine) * kHighBits;
+          low = with_high_bits<kFrom, kHighBits>(low, high_line);
+          high = with_high_bits<kFrom + kHighBits, kHighBits>(high, high_line);
         }
+        use(kLine * kLineInputs, low);
+        use(kLine * kLineInputs + 4, high);
       }
-      if constexpr (W > V) low[V] = high[V] = hn::Set(du8, quant_offset(kFormat));
-      HWY_UNROLL(8)
-      for (int t = 0; t < T; ++t) {
-        const int8_t* x = quants + static_cast<size_t>(t) * stride + kLine * kLineInputs;
-        const VI8 x_low = broadcast4(x);
-        HWY_UNROLL(4)
-        for (int w = 0; w < W; ++w) dot[t][w] = add_products(low[w], x_low, dot[t][w]);
-        if constexpr (kNibbles) {
-          const VI8 x_high = broadcast4(x + 4);
-          HWY_UNROLL(4)
-          for (int w = 0; w < W; ++w) dot[t][w] = add_products(high[w], x_high, dot[t][w]);
-        }
-      }
-      add_lines<kLine + 1, kEnd>(lines, high_line, quants, stride, dot);
+      for_each_line<kLine + 1>(low_lines, high_line, use);
     }
   }
-
-  // The dot products from low line kLine on, kSumLines at a time.
-  template <size_t kLine, int T, int V, int W>
-  static HWY_INLINE void dot_unit(const uint8_t* const (&lines)[V], const VU8 (&high_line)[V],
-                                  const int8_t* HWY_RESTRICT quants, size_t stride, VI (&dot)[T][W]) {
-    VI part[T][W];
-    HWY_UNROLL(8)
-    for (int t = 0; t < T; ++t) {
-      HWY_UNROLL(4)
-      for (int w = 0; w < W; ++w) part[t][w] = hn::Zero(di);
-    }
-    add_lines<kLine, kLine + kSumLines>(lines, high_line, quants, stride, part);
-    HWY_UNROLL(8)
-    for (int t = 0; t < T; ++t) {
-      HWY_UNROLL(4)
-      for (int w = 0; w < W; ++w) {
-        dot[t][w] = kLine == 0 ? widen_sum(part[t][w]) : hn::Add(dot[t][w], widen_sum(part[t][w]));
-      }
-    }
-    if constexpr (kLine + kSumLines < kLowLines) dot_unit<kLine + kSumLines>(lines, high_line, quants, stride, dot);
-  }
-
-  // y of T tokens from `token` on, for V vectors of rows from vector `first` on. The order of the float operations of
-  // an output does not depend on T and V.
-  template <int T, int V>
-  static HWY_INLINE void run(const LinearArgs& args, size_t first, size_t token) {
-    constexpr int W = V + (kOffsetIsWeight ? 1 : 0);
-    const size_t cols = args.weight.cols;
-    const size_t groups = cols / kGroup;
-    const uint8_t* panels[V];
-    for (size_t v = 0; v < V; ++v) panels[v] = panel_of(args.weight, first + v);
-    const int8_t* HWY_RESTRICT quants = args.xq.quants + token * cols;
-    const float* HWY_RESTRICT scales = args.xq.scales + token * groups;
-    const float* HWY_RESTRICT sums = args.xq.sums + token * groups;
-
-    VF acc[T][V];
-    HWY_UNROLL(8)
-    for (int t = 0; t < T; ++t) {
-      HWY_UNROLL(4)
-      for (int v = 0; v < V; ++v) acc[t][v] = hn::Zero(df);
-    }
-    for (size_t unit = 0; unit < cols / kInputs; ++unit) {
-      const uint8_t* lines[V];
-      VU8 high_line[V];
-      HWY_UNROLL(4)
-      for (int v = 0; v < V; ++v) {
-        lines[v] = panels[v] + quants_offset(kFormat, unit) + part_of(first + static_cast<size_t>(v)) * kLanes * 4;
-        high_line[v] = hn::Zero(du8);
-        if constexpr (kNibbles && kHighBits > 0) high_line[v] = hn::LoadU(du8, lines[v] + kLowLines * kLineBytes);
-      }
-      VI dot[T][W];
-      dot_unit<0>(lines, high_line, quants + unit * kInputs, cols, dot);
-
-      VF scale[V], minimum[V];
-      HWY_UNROLL(4)
-      for (int v = 0; v < V; ++v) {
-        const auto* at = reinterpret_cast<const Half*>(panels[v] + params_offset(kFormat, unit)) +
-                         part_of(first + static_cast<size_t>(v)) * kLanes;
-        scale[v] = load_float(at);
-        if constexpr (has_minimum(kFormat)) {
-          minimum[v] = load_float(at + kPanelRows);
-        } else {
-          minimum[v] = hn::Mul(scale[v], hn::Set(df, -quant_offset(kFormat)));
-        }
-      }
-      const size_t group = unit * kInputs / kGroup;
-      HWY_UNROLL(8)
-      for (int t = 0; t < T; ++t) {
-        const VF x_scale = hn::Set(df, scales[static_cast<size_t>(t) * groups + group]);
-        const VF x_sum = hn::Set(df, sums[static_cast<size_t>(t) * groups + group]);
-        HWY_UNROLL(4)
-        for (int v = 0; v < V; ++v) {
-          if constexpr (kOffsetIsWeight) {
-            const VF product = hn::Mul(hn::ConvertTo(df, hn::Sub(dot[t][v], dot[t][V])), x_scale);
-            acc[t][v] = hn::MulAdd(scale[v], product, acc[t][v]);
-          } else {
-            const VF product = hn::Mul(hn::ConvertTo(df, dot[t][v]), x_scale);
-            acc[t][v] = hn::MulAdd(scale[v], product, hn::MulAdd(minimum[v], x_sum, acc[t][v]));
-          }
-        }
-      }
-    }
-    store_tile<T, V>(args, first, token, acc);
+  static HWY_INLINE VU8 load_high_line(const uint8_t* low_lines) {
+    if constexpr (kNibbles && kHighBits > 0) return hn::LoadU(du8, low_lines + kLowLines * kLineBytes);
+    return hn::Zero(du8);
   }
 };
+
+// A dot product of bytes: a sum in 32 bits, and where products are added in 16 bits first, that one.
+template <size_t kSteps16, bool kSmall>
+struct Dot {
+  VI sum, sum16;
+
+  HWY_INLINE void clear() { sum = sum16 = hn::Zero(di); }
+  HWY_INLINE void add(size_t step, VU8 weight, VI8 input) {
+    if constexpr (kSteps16 != 0) {
+      sum16 = hn::BitCast(di, hn::Add(hn::BitCast(di16, sum16), hn::SatWidenMulPairwiseAdd(di16, weight, input)));
+      if ((step + 1) % kSteps16 == 0) {
+        sum = hn::Add(sum, hn::WidenMulPairwiseAdd(di, hn::BitCast(di16, sum16), hn::Set(di16, 1)));
+        sum16 = hn::Zero(di);
+      }
+    } else if constexpr (kSmall) {
+      sum = add_small_dot4(weight, input, sum);
+    } else {
+      sum = add_dot4(weight, input, sum);
+    }
+  }
+};
+
+// One token: bound by memory, one pass over the weights in the order of their bytes, a panel at a time.
+template <WeightFormat kFormat>
+HWY_INLINE void decode_panel(const LinearArgs& args, size_t panel_index) {
+  using Q = Quantised<kFormat>;
+  const uint8_t* panel = args.weight.data + panel_index * panel_bytes(kFormat, args.weight.cols);
+  const InputRow x = input_row(args, 0);
+  VF acc[1][kParts];
+  for (size_t part = 0; part < kParts; ++part) acc[0][part] = hn::Zero(df);
+  for (size_t unit = 0; unit < args.weight.cols / Q::kInputs; ++unit) {
+    const int8_t* HWY_RESTRICT quants = x.quants + unit * Q::kInputs;
+    const VF x_scale = unit_scale<Q::kInputs>(x, unit), x_sum = unit_sum<Q::kInputs>(x, unit);
+    HWY_UNROLL(4)
+    for (size_t part = 0; part < kParts; ++part) {
+      const uint8_t* lines = panel + quants_offset(kFormat, unit) + part * kLanes * 4;
+      Dot<Q::kSteps16, Q::kNibbles> dot;
+      dot.clear();
+      Q::for_each_line(lines, Q::load_high_line(lines), [&](size_t input, VU8 weight) HWY_ATTR {
+        dot.add(input / 4, weight, broadcast4(quants + input));
+      });
+      VF scale, minimum;
+      Q::load_params(panel, part, unit, scale, minimum);
+      acc[0][part] = add_unit(dot.sum, scale, minimum, x_scale, x_sum, acc[0][part]);
+    }
+  }
+  store_tile<1, kParts>(args, panel_index * kParts, 0, acc);
+}
+
+// Several tokens: the weights of one or two panels are unpacked to bytes and floats, once for all tokens.
+//   quants [cols/4][16 rows][4], params [units][2][16 rows]: scales, minimums
+struct UnpackedPanel {
+  uint8_t* quants;
+  float* params;
+};
+HWY_INLINE UnpackedPanel unpacked_panel(const LinearArgs& args, size_t index, size_t units) {
+  const size_t cols = args.weight.cols, bytes = kPanelRows * (cols + units * 2 * sizeof(float));
+  uint8_t* base = args.scratch + index * bytes;
+  return {base, reinterpret_cast<float*>(base + kPanelRows * cols)};
+}
+
+template <WeightFormat kFormat>
+HWY_INLINE void unpack(const uint8_t* panel, size_t units, const UnpackedPanel& out) {
+  using Q = Quantised<kFormat>;
+  for (size_t unit = 0; unit < units; ++unit) {
+    for (size_t part = 0; part < kParts; ++part) {
+      const uint8_t* lines = panel + quants_offset(kFormat, unit) + part * kLanes * 4;
+      uint8_t* to = out.quants + unit * Q::kInputs * kPanelRows + part * kLanes * 4;
+      Q::for_each_line(lines, Q::load_high_line(lines),
+                       [&](size_t input, VU8 weight) HWY_ATTR { hn::StoreU(weight, du8, to + input * kPanelRows); });
+      VF scale, minimum;
+      Q::load_params(panel, part, unit, scale, minimum);
+      hn::StoreU(scale, df, out.params + unit * 2 * kPanelRows + part * kLanes);
+      hn::StoreU(minimum, df, out.params + (unit * 2 + 1) * kPanelRows + part * kLanes);
+    }
+  }
+}
+
+inline constexpr int kTileVectors = 2;
+// Tokens of a tile, by the number of vector registers: two sums for every token and vector.
+inline constexpr int kTileTokens = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 6 : 3;
+inline constexpr size_t kTilePanels = kTileVectors > kParts ? kTileVectors / kParts : 1;
+
+// y of T tokens from `token` on, for V vectors of rows: of unpacked vector `from` on, which is vector `first` of y.
+template <class Q, int T, int V>
+HWY_INLINE void unpacked_tile(const LinearArgs& args, size_t first, size_t from, size_t token) {
+  const size_t cols = args.weight.cols, units = cols / Q::kInputs;
+  const uint8_t* HWY_RESTRICT weights[V];
+  const float* HWY_RESTRICT params[V];
+  for (size_t v = 0; v < V; ++v) {
+    const UnpackedPanel panel = unpacked_panel(args, (from + v) / kParts, units);
+    weights[v] = panel.quants + part_of(from + v) * kLanes * 4;
+    params[v] = panel.params + part_of(from + v) * kLanes;
+  }
+  const InputRow rows = input_row(args, token);
+  VF acc[T][V];
+  HWY_UNROLL(8)
+  for (int t = 0; t < T; ++t) {
+    for (int v = 0; v < V; ++v) acc[t][v] = hn::Zero(df);
+  }
+  for (size_t unit = 0; unit < units; ++unit) {
+    Dot<Q::kSteps16, Q::kNibbles> dot[T][V];
+    HWY_UNROLL(8)
+    for (int t = 0; t < T; ++t) {
+      for (int v = 0; v < V; ++v) dot[t][v].clear();
+    }
+    HWY_UNROLL(8)
+    for (size_t step = 0; step < Q::kInputs / 4; ++step) {
+      VU8 line[V];
+      for (int v = 0; v < V; ++v) line[v] = hn::LoadU(du8, weights[v] + step * kLineBytes);
+      HWY_UNROLL(8)
+      for (int t = 0; t < T; ++t) {
+        const VI8 input = broadcast4(rows.quants + static_cast<size_t>(t) * cols + unit * Q::kInputs + step * 4);
+        for (int v = 0; v < V; ++v) dot[t][v].add(step, line[v], input);
+      }
+    }
+    VF scale[V], minimum[V];
+    for (int v = 0; v < V; ++v) {
+      scale[v] = hn::LoadU(df, params[v]);
+      minimum[v] = hn::LoadU(df, params[v] + kPanelRows);
+      weights[v] += Q::kInputs / 4 * kLineBytes;
+      params[v] += 2 * kPanelRows;
+    }
+    HWY_UNROLL(8)
+    for (int t = 0; t < T; ++t) {
+      const size_t at = static_cast<size_t>(t) * (cols / kGroup);
+      const InputRow x{nullptr, rows.scales + at, rows.sums + at, rows.half_sums + at};
+      const VF x_scale = unit_scale<Q::kInputs>(x, unit), x_sum = unit_sum<Q::kInputs>(x, unit);
+      for (int v = 0; v < V; ++v) {
+        acc[t][v] = add_unit(dot[t][v].sum, scale[v], minimum[v], x_scale, x_sum, acc[t][v]);
+      }
+    }
+  }
+  store_tile<T, V>(args, first, token, acc);
+}
+
+// All token tiles of size T from `token` on, then smaller ones.
+template <class Q, int T, int V>
+HWY_INLINE void unpacked_tokens(const LinearArgs& args, size_t first, size_t from, size_t token) {
+  for (; token + T <= args.tokens; token += T) unpacked_tile<Q, T, V>(args, first, from, token);
+  if constexpr (T > 1) {
+    if (token < args.tokens) unpacked_tokens<Q, T / 2, V>(args, first, from, token);
+  }
+}
+
+// `count` unpacked vectors, which are the vectors of y from `first` on.
+template <class Q>
+HWY_NOINLINE void multiply_unpacked(const LinearArgs& args, size_t first, size_t count) {
+  size_t from = 0;
+  for (; from + kTileVectors <= count; from += kTileVectors) {
+    unpacked_tokens<Q, kTileTokens, kTileVectors>(args, first + from, from, 0);
+  }
+  if (from < count) unpacked_tokens<Q, kTileTokens, 1>(args, first + from, from, 0);
+}
+
+// Formats that are the same once unpacked share the code.
+template <size_t kSteps, bool kSmall, size_t kUnit>
+struct UnpackedFormat {
+  static constexpr size_t kSteps16 = kSteps, kInputs = kUnit;
+  static constexpr bool kNibbles = kSmall;
+};
+
+template <WeightFormat kFormat>
+HWY_INLINE void linear_quantised(const LinearArgs& args, size_t panel_begin, size_t panel_end) {
+  using Q = Quantised<kFormat>;
+  if (args.tokens == 1) {
+    for (size_t panel = panel_begin; panel < panel_end; ++panel) decode_panel<kFormat>(args, panel);
+    return;
+  }
+  constexpr bool kSmall = Q::kNibbles && HWY_ARCH_ARM;  // where it makes a difference
+  const size_t units = args.weight.cols / Q::kInputs;
+  for (size_t panel = panel_begin; panel < panel_end; panel += kTilePanels) {
+    const size_t count = HWY_MIN(kTilePanels, panel_end - panel);
+    for (size_t i = 0; i < count; ++i) {
+      const uint8_t* packed = args.weight.data + (panel + i) * panel_bytes(kFormat, args.weight.cols);
+      unpack<kFormat>(packed, units, unpacked_panel(args, i, units));
+    }
+    multiply_unpacked<UnpackedFormat<Q::kSteps16, kSmall, Q::kInputs>>(args, panel * kParts, count * kParts);
+  }
+}
 
 }  // namespace lethe::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -15,9 +15,9 @@ namespace lethe::cpu::HWY_NAMESPACE {
 
 void linear(const LinearArgs& args, uint32_t panel_begin, uint32_t panel_end) {
   switch (args.weight.format) {
-    case WeightFormat::kQ8: return for_tiles<QuantisedTile<WeightFormat::kQ8>>(args, panel_begin, panel_end);
-    case WeightFormat::kQ4: return for_tiles<QuantisedTile<WeightFormat::kQ4>>(args, panel_begin, panel_end);
-    case WeightFormat::kQ4M: return for_tiles<QuantisedTile<WeightFormat::kQ4M>>(args, panel_begin, panel_end);
+    case WeightFormat::kQ8: return linear_quantised<WeightFormat::kQ8>(args, panel_begin, panel_end);
+    case WeightFormat::kQ4: return linear_quantised<WeightFormat::kQ4>(args, panel_begin, panel_end);
+    case WeightFormat::kQ4M: return linear_quantised<WeightFormat::kQ4M>(args, panel_begin, panel_end);
     case WeightFormat::kQ5:
     case WeightFormat::kQ5M:
     case WeightFormat::kQ6: return linear_high_bits(args, panel_begin, panel_end);

@@ -46,16 +46,18 @@ void quantise(const float* x, size_t rows, size_t k, QuantisedRows out) {
     float largest = 0;
     for (size_t i = 0; i < kGroup; ++i) largest = std::max(largest, std::abs(in[i]));
     const float scale = largest / 127.0f;
-    int sum = 0;
+    int sum = 0, half_sum = 0;
     for (size_t i = 0; i < kGroup; ++i) {
       const float ratio = in[i] / scale;
       // The comparison also keeps 0/0 and NaN out of the conversion.
       quants[i] = ratio >= -127.0f ? static_cast<int8_t>(std::nearbyint(std::min(ratio, 127.0f))) : int8_t{-127};
       if (scale == 0) quants[i] = 0;
       sum += quants[i];
+      if (i < kGroup / 2) half_sum = sum;
     }
     out.scales[group] = scale;
     out.sums[group] = scale * static_cast<float>(sum);
+    out.half_sums[group] = scale * static_cast<float>(half_sum);
   }
 }
 

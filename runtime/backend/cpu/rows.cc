@@ -58,8 +58,9 @@ void quantise(const float* x, size_t rows, size_t k, QuantisedRows out) {
     for (size_t i = 0; i < kGroup; i += kLanes) largest = hn::Max(largest, hn::Abs(hn::LoadU(df, in + i)));
     const float scale = hn::ReduceMax(df, largest) / 127.0f;
     const auto zero = hn::Eq(hn::Set(df, scale), hn::Zero(df));
-    VI sum = hn::Zero(di);
+    VI sum = hn::Zero(di), half_sum = sum;
     for (size_t i = 0; i < kGroup; i += kLanes) {
+      if (i == kGroup / 2) half_sum = sum;
       const VF ratio = hn::IfThenZeroElse(zero, hn::Div(hn::LoadU(df, in + i), hn::Set(df, scale)));
       // A subnormal scale is coarse: the ratio can exceed 127.
       const VI quant = hn::NearestInt(hn::Min(hn::Max(ratio, hn::Set(df, -127.0f)), hn::Set(df, 127.0f)));
@@ -68,6 +69,7 @@ void quantise(const float* x, size_t rows, size_t k, QuantisedRows out) {
     }
     out.scales[group] = scale;
     out.sums[group] = scale * static_cast<float>(hn::ReduceSum(di, sum));
+    out.half_sums[group] = scale * static_cast<float>(hn::ReduceSum(di, half_sum));
   }
 }
 
