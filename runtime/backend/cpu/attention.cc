@@ -125,18 +125,20 @@ HWY_INLINE float mask_row(float* HWY_RESTRICT scores, size_t from, size_t to, Sl
     if (!whole || softcap != 0) hn::StoreU(s, df, scores + i);
     top = hn::Max(top, s);
   }
-  return hn::ReduceMax(df, top);
+  // Mostly an earlier score is the largest; a comparison tells for less.
+  return hn::AllTrue(df, hn::Le(top, hn::Set(df, max))) ? max : hn::ReduceMax(df, top);
 }
 
-// Scores become weights, exp(score - max); gives their sum.
-HWY_INLINE float weigh_row(float* HWY_RESTRICT scores, size_t from, size_t to, float max) {
-  VF total = hn::Zero(df);
+// Scores become weights, exp(score - max), and are added to `sums` [kLanes], which are multiplied by `factor` before.
+HWY_INLINE void weigh_row(float* HWY_RESTRICT scores, size_t from, size_t to, float max, float factor,
+                          float* HWY_RESTRICT sums) {
+  VF total = hn::Mul(hn::LoadU(df, sums), hn::Set(df, factor));
   for (size_t i = from; i < to; i += kLanes) {
     const VF p = exp_lanes(hn::Sub(hn::LoadU(df, scores + i), hn::Set(df, max)));
     total = hn::Add(total, p);
     hn::StoreU(p, df, scores + i);
   }
-  return hn::ReduceSum(df, total);
+  hn::StoreU(total, df, sums);
 }
 
 // The state of one call: the arguments and the parts of its scratch. Blocks does the products.
@@ -151,15 +153,16 @@ class Attention {
         scores_(rotated_keys_ + layout_.head_dim * kBlockSlots),
         queries_(scores_ + rows_ * kSpanSlots),
         factors_(queries_ + rows_ * layout_.head_dim),
-        blocks_(layout_, rows_, factors_ + rows_ + layout_.head_dim) {
-    frequencies_.high = reinterpret_cast<int32_t*>(factors_ + rows_);
+        sums_(factors_ + rows_),
+        blocks_(layout_, rows_, sums_ + rows_ * kLanes + layout_.head_dim) {
+    frequencies_.high = reinterpret_cast<int32_t*>(sums_ + rows_ * kLanes);
     frequencies_.low = frequencies_.high + args.rope.rotary_dim / 2;
   }
 
   void run() {
     // Finite, so that a row that has not seen anything yet has a difference to it.
     std::fill_n(args_.max, rows_, kLowest);
-    std::fill_n(args_.sum, rows_, 0.0f);
+    std::fill_n(sums_, rows_ * kLanes, 0.0f);
     std::fill_n(args_.acc, rows_ * layout_.head_dim, 0.0f);
     if (args_.mode == PositionMode::kRolling) set_frequencies(args_.rope, frequencies_);
     use_shift(0);
@@ -168,6 +171,9 @@ class Attention {
       const Span ahead = blocks_from(span.rank + kSpan);
       visit(span, ahead);
       span = ahead;
+    }
+    for (size_t row = 0; row < rows_; ++row) {
+      args_.sum[row] = hn::ReduceSum(df, hn::LoadU(df, sums_ + row * kLanes));
     }
   }
 
@@ -220,8 +226,7 @@ class Attention {
       store_lanes(exp_lanes(load_lanes(factors_ + row, lanes)), factors_ + row, lanes);
     });
     for (size_t row = 0; row < rows_; ++row) {
-      const float sum = weigh_row(scores_ + row * kSpanSlots, from, to, args_.max[row]);
-      args_.sum[row] = args_.sum[row] * factors_[row] + sum;
+      weigh_row(scores_ + row * kSpanSlots, from, to, args_.max[row], factors_[row], sums_ + row * kLanes);
     }
     if constexpr (Blocks::kFetchAhead) {
       for (size_t half = kSpanBlocks; half < 2 * kSpanBlocks; ++half) prefetch_half(ahead, half);
@@ -301,6 +306,7 @@ class Attention {
   float* const scores_;        // [rows][kSpanSlots], then weights
   float* const queries_;       // [rows][head_dim], scaled, rotated by shift_
   float* const factors_;       // [rows]
+  float* const sums_;          // [rows][kLanes]
   Blocks blocks_;
   Frequencies frequencies_;
   uint32_t block_id_ = kNoBlock;

@@ -109,10 +109,12 @@ inline constexpr uint32_t kSpanSlots = 128;
 constexpr size_t int8_scratch_floats(size_t rows, size_t head_dim) {
   return rows * (3 + 2 * ((head_dim + kQuad - 1) / kQuad) + 2 * kSpanSlots / kQuad);
 }
-// One block of rotated keys and the frequencies; scores, queries and a factor for every row of the tile.
+// One block of rotated keys and the frequencies; scores, a query, a factor and a vector of sums for every row of the
+// tile.
 constexpr size_t attend_scratch_floats(size_t group, size_t head_dim) {
   const size_t rows = kQueryTile * group;
-  return head_dim * (kBlockSlots + 1) + rows * (kSpanSlots + head_dim + 1) + int8_scratch_floats(rows, head_dim);
+  return head_dim * (kBlockSlots + 1) + rows * (kSpanSlots + head_dim + 1 + kPanelRows) +
+         int8_scratch_floats(rows, head_dim);
 }
 
 // Merges `parts` partial results of one tile (in order, so the result does not depend on who computed them) and
