@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <span>
 
 #include "runtime/cache/kv_layout.h"
+#include "runtime/cache/observe.h"
 
 namespace lethe {
 
@@ -15,6 +17,29 @@ void for_each_block(const KvPoolView& pool, const KvList& list, Visit visit) {
   uint32_t index = list.first_block;
   for (uint32_t rank = 0; rank < list.length; rank += kBlockSlots, index = pool.next[index]) {
     visit(pool.blocks + uint64_t{index} * pool.layout.block_bytes, rank, std::min(kBlockSlots, list.length - rank));
+  }
+}
+
+// The state of a block's slots, of policies that keep one float for each.
+inline float* slot_floats(const KvLayout& layout, uint8_t* block) {
+  return reinterpret_cast<float*>(block + layout.state_offset);
+}
+inline void read_slot_floats(const KvPoolView& pool, const KvList& list, std::span<float> out) {
+  for_each_block(pool, list, [&](const uint8_t* block, uint32_t rank, uint32_t count) {
+    const auto* state = reinterpret_cast<const float*>(block + pool.layout.state_offset);
+    std::copy_n(state, count, out.begin() + rank);
+  });
+}
+// Calls visit(state, attention of one query for the same slots, slots) for every block and query of a tile, in order.
+template <typename Visit>
+void for_each_observed(const ObserveArgs& args, Visit visit) {
+  uint32_t index = args.start_block;
+  for (uint32_t rank = args.rank_begin; rank < args.rank_end; rank += kBlockSlots, index = args.pool.next[index]) {
+    float* state = slot_floats(args.pool.layout, args.pool.blocks + uint64_t{index} * args.pool.layout.block_bytes);
+    const uint32_t count = std::min(kBlockSlots, args.rank_end - rank);
+    for (uint32_t t = 0; t < args.queries; ++t) {
+      visit(state, args.attention + uint64_t{t} * args.stride + (rank - args.rank_begin), count);
+    }
   }
 }
 

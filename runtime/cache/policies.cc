@@ -3,7 +3,8 @@
 namespace lethe {
 namespace {
 
-constexpr const Policy* kPolicies[] = {&kFullPolicy, &kWindowPolicy, &kRandomPolicy, &kL2Policy, &kKeyDiffPolicy};
+constexpr const Policy* kPolicies[] = {&kFullPolicy,    &kWindowPolicy, &kRandomPolicy, &kL2Policy,
+                                       &kKeyDiffPolicy, &kH2oPolicy,    &kTovaPolicy,   &kSnapKvPolicy};
 
 }  // namespace
 

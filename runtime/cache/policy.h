@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "runtime/cache/kv_layout.h"
+#include "runtime/cache/observe.h"
 
 namespace lethe {
 
@@ -23,6 +24,7 @@ struct ScoreArgs {
   uint64_t seed;          // for policies that draw
   std::span<float> work;  // [policy_work_floats(head_dim)]
 };
+
 // A block of keys or values as floats, and four rows.
 constexpr size_t policy_work_floats(size_t head_dim) { return head_dim * (kBlockSlots + 4); }
 
@@ -36,6 +38,7 @@ struct Policy {
   // Higher is worth more; what is not a number counts as least. Null: nothing is scored.
   //   scores [list.length]
   void (*score)(const ScoreArgs& args, std::span<float> scores);
+  Observer observer = {};
 
   // False: a full cache is an error.
   bool evicts() const { return score != nullptr || recent_percent == 100; }
@@ -46,6 +49,9 @@ extern const Policy kWindowPolicy;
 extern const Policy kRandomPolicy;
 extern const Policy kL2Policy;
 extern const Policy kKeyDiffPolicy;
+extern const Policy kH2oPolicy;
+extern const Policy kTovaPolicy;
+extern const Policy kSnapKvPolicy;
 
 std::span<const Policy* const> policies();
 // Null when there is none of this name.

@@ -36,7 +36,8 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                 .logit_rows = options_.logit_rows,
                                 .cache_tokens = shape.cache_tokens(),
                                 .threads = options_.threads,
-                                .positions = options_.positions});
+                                .positions = options_.positions,
+                                .observer = options_.policy->observer});
   count(MemoryTag::kActivations);
   backend_.lay_out_logits(arena);
   count(MemoryTag::kLogits);

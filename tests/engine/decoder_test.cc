@@ -4,6 +4,9 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
+#include <atomic>
+
 #include "tests/engine/engine_support.h"
 #include "tests/engine/llama_reference.h"
 
@@ -164,6 +167,55 @@ TEST_CASE("decoder: chunks and threads also agree where attention is cut into pa
       SessionOptions options = full_options(1312, chunk);
       options.threads = threads;
       CHECK(run(model, options, ids) == expected);
+    }
+  }
+}
+
+// Sums of the attention that a policy is shown, by list.
+std::array<std::atomic<double>, 64> shown;
+
+void observe_sums(const ObserveArgs& args) {
+  double sum = 0;
+  for (uint32_t t = 0; t < args.queries; ++t) {
+    for (uint32_t i = 0; i < args.rank_end - args.rank_begin; ++i) {
+      sum += static_cast<double>(args.attention[t * args.stride + i]);
+    }
+  }
+  shown[args.layer * 8 + args.kv_head].fetch_add(sum);
+}
+
+TEST_CASE("decoder: what a policy sees sums up to one for every query and head, and changes no bit") {
+  TinyOptions shape;
+  shape.seed = 12;
+  shape.context_length = 2048;
+  shape.layers = 3;
+  shape.heads = 6;
+  shape.kv_heads = 2;
+  shape.type = GgmlType::kQ4_1;
+  const OpenModel model(pack_source(tiny_gguf(shape)));
+  const Ids ids = random_ids(1300, model->config().vocab, 8);
+  const Output expected = run(model, full_options(1312, 64), ids);
+  Policy watching = kFullPolicy;
+  for (const uint32_t wanted : {1u, 20u, kEveryQuery}) {
+    watching.observer = {wanted, observe_sums};
+    for (const uint32_t threads : {1u, 3u}) {
+      for (const uint32_t chunk : {1u, 13u, 128u}) {
+        for (std::atomic<double>& sum : shown) sum = 0;
+        SessionOptions options = full_options(1312, chunk);
+        options.threads = threads;
+        options.policy = &watching;
+        REQUIRE(run(model, options, ids) == expected);
+        uint32_t queries = 0;  // by whole tiles of eight
+        for (uint32_t at = 0; at < 1300; at += chunk) {
+          const uint32_t step = std::min(chunk, 1300 - at);
+          queries += step - (step - std::min(step, wanted)) / 8 * 8;
+        }
+        for (uint32_t layer = 0; layer < 3; ++layer) {
+          for (uint32_t head = 0; head < 2; ++head) {
+            CHECK(shown[layer * 8 + head] == doctest::Approx(queries).epsilon(1e-5));
+          }
+        }
+      }
     }
   }
 }

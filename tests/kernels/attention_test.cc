@@ -87,8 +87,10 @@ struct AttentionCase {
     }
   }
 
-  // [tokens][group][head_dim], by tiles of `tile` tokens and spans of `span` ranks, merged.
-  std::vector<float> run(const Kernels& kernels, uint32_t tile, uint32_t span) {
+  // [tokens][group][head_dim], by tiles of `tile` tokens and spans of `span` ranks, merged. `weights`, when given, gets
+  // what a policy sees: [tokens][length].
+  std::vector<float> run(const Kernels& kernels, uint32_t tile, uint32_t span, std::vector<float>* weights = nullptr) {
+    if (weights != nullptr) weights->assign(size_t{shape.tokens} * shape.length, NAN);
     const uint32_t hd = shape.head_dim, group = shape.group, first_rank = shape.length - shape.tokens;
     const size_t stride = size_t{group} * hd + 7;
     std::vector<float> q(shape.tokens * stride);
@@ -104,6 +106,7 @@ struct AttentionCase {
       const uint32_t end = std::min(begin + tile, shape.tokens), count = end - begin;
       const uint32_t parts = (shape.length + span - 1) / span;
       std::vector<float> max(size_t{parts} * count * group, NAN), sum = max, acc(max.size() * hd, NAN);
+      std::vector<float> scores(max.size() * span, NAN);
       for (uint32_t part = 0; part < parts; ++part) {
         std::vector<float> scratch(attend_scratch_floats(group, hd), NAN);
         const size_t at = size_t{part} * count * group;
@@ -129,7 +132,14 @@ struct AttentionCase {
         args.sum = &sum[at];
         args.acc = &acc[at * hd];
         args.scratch = scratch.data();
+        args.scores = weights == nullptr ? nullptr : &scores[at * span];
+        args.scores_stride = span;
         kernels.attend(args);
+      }
+      for (uint32_t part = 0; part < parts && weights != nullptr; ++part) {
+        const uint32_t from = part * span;
+        kernels.weigh({parts, max.data(), sum.data(), &scores[size_t{part} * count * group * span], span, count, group,
+                       std::min(span, shape.length - from), &(*weights)[begin * shape.length + from], shape.length});
       }
       kernels.merge(
           {parts, max.data(), sum.data(), acc.data(), count, group, hd, &out[size_t{begin} * group * hd], group * hd});
@@ -138,7 +148,9 @@ struct AttentionCase {
   }
 
   // Attention written down directly: unrotated keys and queries, both rotated to where the mode says they stand.
-  std::vector<double> dense() const {
+  // `weights` as in run().
+  std::vector<double> dense(std::vector<double>* weights = nullptr) const {
+    if (weights != nullptr) weights->assign(size_t{shape.tokens} * shape.length, 0.0);
     const size_t hd = shape.head_dim;
     const uint32_t first_rank = shape.length - shape.tokens;
     const auto place = [&](uint32_t rank) {
@@ -159,6 +171,9 @@ struct AttentionCase {
         p[i] = std::exp(shape.softcap == 0 ? score : shape.softcap * std::tanh(score / shape.softcap));
       }
       const double total = std::accumulate(p.begin(), p.end(), 0.0);
+      for (uint32_t i = 0; i <= rank && weights != nullptr; ++i) {
+        (*weights)[row / shape.group * shape.length + i] += p[i] / total / shape.group;
+      }
       for (size_t d = 0; d < hd; ++d) {
         double sum = 0;
         for (uint32_t i = 0; i <= rank; ++i) sum += p[i] / total * values[i * hd + d];
@@ -242,6 +257,24 @@ TEST_CASE("attention is dense attention, on every target") {
     for_each_target([&](const Kernels& kernels) {
       REQUIRE(nmse(c.run(kernels, kQueryTile, 512), expected) < bound);
       REQUIRE(nmse(c.run(kernels, 3, 32), expected) < bound);
+    });
+  }
+}
+
+// What policies see. The bounds are those of the results.
+TEST_CASE("the weights beside attention are those of dense attention, on every target") {
+  for (const Shape& shape : shapes()) {
+    CAPTURE(describe(shape));
+    AttentionCase c(shape);
+    std::vector<double> exact;
+    std::vector<float> expected, weights;
+    c.dense(&exact);
+    const std::vector<float> plain = c.run(reference_kernels(), kQueryTile, 96, &expected);
+    REQUIRE(nmse(expected, exact) < (shape.type == KvType::kF16 ? 3e-6 : 2e-3));
+    for_each_target([&](const Kernels& kernels) {
+      const std::vector<float> out = c.run(kernels, kQueryTile, 96, &weights);
+      REQUIRE(nmse(weights, expected) < (shape.type == KvType::kF16 ? 1e-11 : 1e-7));
+      REQUIRE(out == c.run(kernels, kQueryTile, 96));  // seeing changes nothing
     });
   }
 }

@@ -52,7 +52,8 @@ uint64_t RamOption::bytes() const {
 void SessionOptions::add_to(CLI::App& command) {
   ram.add_to(command);
   command.add_option("--policy", policy,
-                     "what the cache forgets: window (default; keeps the first tokens and the most recent), keydiff, "
+                     "what the cache forgets: window (default; keeps the first tokens and the most recent), h2o, tova, "
+                     "snapkv, keydiff, "
                      "l2, random, or full (nothing: a full cache is an error)");
   command.add_option("--recent", recent,
                      "percent of what stays in an eviction that is the newest tokens (default: as the policy has it)");

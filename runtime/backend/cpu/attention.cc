@@ -207,6 +207,7 @@ class Attention {
     for (uint32_t i = 0; i < queries; ++i) seen[i] = seen_by(args_.query_begin + i, span, stored);
     // Of the tile: windows and sights move on with the queries.
     const uint32_t begin = seen[0].begin / kBlockSlots, end = (seen[queries - 1].end + kBlockSlots - 1) / kBlockSlots;
+    if (args_.scores != nullptr) clear_scores(span, stored);
     if (begin >= end) return;
     for (uint32_t i = begin; i < end; ++i) {
       if constexpr (Blocks::kFetchAhead) prefetch_half(ahead, i);
@@ -225,6 +226,7 @@ class Attention {
     for_lanes(rows_, [&](size_t row, size_t lanes) HWY_ATTR {
       store_lanes(exp_lanes(load_lanes(factors_ + row, lanes)), factors_ + row, lanes);
     });
+    if (args_.scores != nullptr) keep_scores(span, from, std::min<size_t>(to, stored));
     for (size_t row = 0; row < rows_; ++row) {
       weigh_row(scores_ + row * kSpanSlots, from, to, args_.max[row], factors_[row], sums_ + row * kLanes);
     }
@@ -233,6 +235,19 @@ class Attention {
     }
     blocks_.add_values(std::span(span.blocks).subspan(begin, end - begin), seen[queries - 1].end - begin * kBlockSlots,
                        scores_ + begin * kBlockSlots, factors_, args_.acc);
+  }
+
+  // Slots of a span for the policy.
+  float* kept_scores(const Span& span, size_t row) const {
+    return args_.scores + row * args_.scores_stride + (span.rank - args_.rank_begin);
+  }
+  void clear_scores(const Span& span, uint32_t stored) const {
+    for (size_t row = 0; row < rows_; ++row) std::fill_n(kept_scores(span, row), stored, -kInfinity);
+  }
+  void keep_scores(const Span& span, size_t from, size_t to) const {
+    for (size_t row = 0; row < rows_; ++row) {
+      std::copy(scores_ + row * kSpanSlots + from, scores_ + row * kSpanSlots + to, kept_scores(span, row) + from);
+    }
   }
 
   // Half a block to the second cache.
@@ -349,6 +364,32 @@ void merge(const MergeArgs& args) {
   }
 }
 
+void weigh(const WeighArgs& args) {
+  const size_t rows = size_t{args.tile} * args.group;
+  const VF share = hn::Set(df, 1.0f / static_cast<float>(args.group));
+  for (size_t t = 0; t < args.tile; ++t) {
+    float* out = args.out + t * args.out_stride;
+    std::fill_n(out, args.count, 0.0f);
+    for (size_t row = t * args.group; row < (t + 1) * args.group; ++row) {
+      float max = -kInfinity, sum = 0;
+      for (size_t p = 0; p < args.parts; ++p) {
+        if (args.sum[p * rows + row] != 0) max = std::max(max, args.max[p * rows + row]);
+      }
+      for (size_t p = 0; p < args.parts; ++p) {
+        const size_t at = p * rows + row;
+        if (args.sum[at] != 0) sum += args.sum[at] * exp_one(args.max[at] - max);
+      }
+      if (sum == 0) continue;  // saw nothing
+      const VF log_sum = hn::Set(df, max + std::log(sum));
+      const float* scores = args.scores + row * args.scores_stride;
+      for_lanes(args.count, [&](size_t i, size_t count) HWY_ATTR {
+        const VF weight = exp_lanes(hn::Sub(load_lanes(scores + i, count), log_sum));
+        store_lanes(hn::MulAdd(weight, share, load_lanes(out + i, count)), out + i, count);
+      });
+    }
+  }
+}
+
 }  // namespace lethe::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -357,10 +398,12 @@ namespace lethe::cpu {
 
 HWY_EXPORT(attend);
 HWY_EXPORT(merge);
+HWY_EXPORT(weigh);
 
 void set_simd_attention(Kernels& kernels) {
   kernels.attend = HWY_DYNAMIC_POINTER(attend);
   kernels.merge = HWY_DYNAMIC_POINTER(merge);
+  kernels.weigh = HWY_DYNAMIC_POINTER(weigh);
 }
 
 }  // namespace lethe::cpu

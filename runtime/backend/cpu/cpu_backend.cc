@@ -6,22 +6,9 @@
 namespace lethe::cpu {
 namespace {
 
-// Ranks of a KV list that one attention task covers. Fixed, so that the order of summation is a property of the
-// conversation, not of the thread count or the chunk.
-constexpr uint32_t kPartTokens = 512;
-
 // Bytes of weights times rows of activations below which a second thread costs more than it saves.
 constexpr uint64_t kLinearGrainBytes = 24 << 10;
-constexpr uint32_t kTasksPerThread = 4;  // so that a thread that was held up leaves little behind
-
 constexpr uint32_t divide_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
-
-uint32_t parts_of(uint32_t tokens) { return std::max(1u, divide_up(tokens, kPartTokens)); }
-
-// Attention is cut into units (KV head, tile of queries). With few units (decode) each unit's parts are tasks of
-// their own, and all partial results are kept; with many, a unit is one task and keeps its own parts only.
-bool split_parts(uint32_t units, uint32_t threads) { return units < 2 * threads; }
-uint32_t partial_units(uint32_t threads) { return 2 * threads - 1; }  // enough for both ways
 
 }  // namespace
 
@@ -42,7 +29,6 @@ void CpuBackend::lay_out_activations(Arena& arena, const Model& model, const Pro
   kernels_ = simd_kernels();
 
   const uint32_t half = config.rotary_dim / 2;
-  const uint64_t group = config.heads / config.kv_heads;
   rope_kinds_ = config.rope_local_base != 0 ? 2 : 1;
   activations_ = arena.take<uint8_t>(plan.total);
   rope_cos_ = arena.take<float>(uint64_t{rope_kinds_} * options.chunk * half);
@@ -50,11 +36,7 @@ void CpuBackend::lay_out_activations(Arena& arena, const Model& model, const Pro
   inv_freq_ = arena.take<float>(rope_kinds_ * half);
   linear_scratch_bytes_ = round_up(linear_scratch_bytes(program.widths[static_cast<size_t>(BufferId::kQuantised)]), 64);
   linear_scratch_ = arena.take<uint8_t>(options.threads * linear_scratch_bytes_);
-  attend_scratch_ = arena.take<float>(options.threads * round_up(attend_scratch_floats(group, config.head_dim), 16));
-  const uint64_t tile = std::min(options.chunk, kQueryTile);
-  partials_ = arena.take<float>(uint64_t{partial_units(options.threads)} * parts_of(options.cache_tokens) *
-                                round_up(tile * group, 16) * (config.head_dim + 2));
-  part_blocks_ = arena.take<uint32_t>(uint64_t{config.kv_heads} * parts_of(options.cache_tokens));
+  lay_out_attention(arena);
   append_blocks_ = arena.take<uint32_t>(uint64_t{config.kv_heads} * options.chunk);
   const float* factors = vector(Role::kRopeFactors, 0);
   for (uint32_t i = 0; i < inv_freq_.size(); ++i) {
@@ -86,23 +68,6 @@ QuantisedRows CpuBackend::quantised(uint32_t tokens) const {
 MatrixView CpuBackend::weight(Role role, uint32_t layer) const {
   const Tensor* tensor = model_->find(role, layer);
   return {tensor->data, tensor->format, tensor->rows, tensor->cols};
-}
-
-template <typename F>
-void CpuBackend::parallel_ranges(uint32_t count, uint32_t grain, F f) {
-  const uint32_t most = options_.threads == 1 ? 1 : options_.threads * kTasksPerThread;
-  struct Context {
-    F* f;
-    uint32_t count, tasks;
-  } context{&f, count, std::clamp(count / std::max(grain, 1u), 1u, most)};
-  pool_.run(
-      context.tasks,
-      [](void* raw, uint32_t task, uint32_t thread) {
-        const Context& c = *static_cast<Context*>(raw);
-        const auto bound = [&](uint32_t i) { return static_cast<uint32_t>(uint64_t{c.count} * i / c.tasks); };
-        (*c.f)(bound(task), bound(task + 1), thread);
-      },
-      &context);
 }
 
 const float* CpuBackend::vector(Role role, uint32_t layer) const {
@@ -246,104 +211,6 @@ void CpuBackend::store_kv(const Step& step, uint32_t layer, uint32_t tokens, uin
   });
 }
 
-void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv) {
-  const ModelConfig& config = model_->config();
-  const uint32_t group = config.heads / config.kv_heads;
-  const uint32_t stride = config.heads * config.head_dim;
-  const uint32_t tiles = divide_up(tokens, kQueryTile);
-  const uint32_t units = config.kv_heads * tiles;
-  const uint32_t max_parts = parts_of(options_.cache_tokens);
-  const uint64_t row_floats = round_up(uint64_t{std::min(options_.chunk, kQueryTile)} * group, 16);
-  const uint64_t unit_floats = max_parts * row_floats * (config.head_dim + 2);
-  const uint64_t scratch_floats = round_up(attend_scratch_floats(group, config.head_dim), 16);
-
-  // Where each part of every list begins: one walk along the chain, not one per part.
-  for (uint32_t head = 0; head < config.kv_heads; ++head) {
-    const KvList list = kv.appended_list(layer, head);
-    uint32_t block = list.first_block;
-    for (uint32_t part = 0; part < parts_of(list.length); ++part) {
-      part_blocks_[head * max_parts + part] = block;
-      for (uint32_t i = 0; i < kPartTokens / kBlockSlots && block != kNoBlock; ++i) block = kv.view().next[block];
-    }
-  }
-
-  struct Unit {
-    KvList list;
-    uint32_t head, begin, end, parts;
-    float *max, *sum, *acc;  // of all its parts
-  };
-  const auto unit_at = [&](uint32_t index, float* partials) {
-    Unit unit{};
-    unit.head = index / tiles;
-    unit.begin = index % tiles * kQueryTile;
-    unit.end = std::min(tokens, unit.begin + kQueryTile);
-    unit.list = kv.appended_list(layer, unit.head);
-    // A tile sees nothing behind its last query.
-    unit.parts = parts_of(unit.list.length - tokens + unit.end);
-    unit.max = partials;
-    unit.sum = unit.max + max_parts * row_floats;
-    unit.acc = unit.sum + max_parts * row_floats;
-    return unit;
-  };
-  const auto run_part = [&](const Unit& unit, uint32_t part, uint32_t thread) {
-    const uint64_t rows = uint64_t{unit.end - unit.begin} * group;
-    const uint32_t seen = unit.list.length - tokens + unit.end;
-    kernels_.attend({.pool = kv.view(),
-                     .list = unit.list,
-                     .mode = options_.positions,
-                     .query_delta = kv.query_delta(layer, unit.head, first_position),
-                     .first_rank_of_step = unit.list.length - tokens,
-                     .q = floats(step.in) + uint64_t{unit.head} * group * config.head_dim,
-                     .q_stride = stride,
-                     .group = group,
-                     .scale = config.score_scale(),
-                     .softcap = config.attention_softcap,
-                     .window = config.window_of(layer),
-                     .rope = rope(layer),
-                     .query_begin = unit.begin,
-                     .query_end = unit.end,
-                     .start_block = part_blocks_[unit.head * max_parts + part],
-                     .rank_begin = part * kPartTokens,
-                     .rank_end = std::min(seen, (part + 1) * kPartTokens),
-                     .max = unit.max + part * rows,
-                     .sum = unit.sum + part * rows,
-                     .acc = unit.acc + part * rows * config.head_dim,
-                     .scratch = attend_scratch_.data() + thread * scratch_floats});
-  };
-  const auto merge = [&](const Unit& unit) {
-    kernels_.merge(
-        {.parts = unit.parts,
-         .max = unit.max,
-         .sum = unit.sum,
-         .acc = unit.acc,
-         .tile = unit.end - unit.begin,
-         .group = group,
-         .head_dim = config.head_dim,
-         .out = floats(step.out) + uint64_t{unit.begin} * stride + uint64_t{unit.head} * group * config.head_dim,
-         .out_stride = stride});
-  };
-
-  if (split_parts(units, options_.threads)) {
-    const auto partials_of = [&](uint32_t unit) { return partials_.data() + unit * unit_floats; };
-    const uint32_t parts = parts_of(kv.longest() + tokens);
-    parallel_ranges(units * parts, 1, [&](uint32_t begin, uint32_t end, uint32_t thread) {
-      for (uint32_t i = begin; i < end; ++i) {
-        const Unit unit = unit_at(i / parts, partials_of(i / parts));
-        if (i % parts < unit.parts) run_part(unit, i % parts, thread);
-      }
-    });
-    for (uint32_t i = 0; i < units; ++i) merge(unit_at(i, partials_of(i)));
-  } else {
-    parallel_ranges(units, 1, [&](uint32_t begin, uint32_t end, uint32_t thread) {
-      for (uint32_t i = begin; i < end; ++i) {
-        const Unit unit = unit_at(i, partials_.data() + thread * unit_floats);
-        for (uint32_t part = 0; part < unit.parts; ++part) run_part(unit, part, thread);
-        merge(unit);
-      }
-    });
-  }
-}
-
 void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position,
                           const KvPool& kv) {
   const ModelConfig& config = model_->config();
@@ -357,7 +224,8 @@ void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uin
       std::array<Linear, 3> linears;
       for (uint32_t i = 0; i < step.map_count; ++i) {
         const LinearMap& map = step.maps[i];
-        if (observer_.see != nullptr) observer_.see(observer_.user, map.weight, layer, floats(step.in), tokens);
+        if (linear_observer_.see != nullptr)
+          linear_observer_.see(linear_observer_.user, map.weight, layer, floats(step.in), tokens);
         linears[i] = {weight(map.weight, layer), vector(map.bias, layer), floats(map.out), width(map.out)};
       }
       return run_linears(std::span(linears).first(step.map_count), floats(step.in), tokens);

@@ -3,6 +3,7 @@
 // Results do not depend on the number of threads: work is cut by shapes alone, and partial results are merged in order.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <span>
@@ -12,6 +13,7 @@
 #include "runtime/backend/program.h"
 #include "runtime/base/status.h"
 #include "runtime/cache/kv_pool.h"
+#include "runtime/cache/observe.h"
 #include "runtime/memory/arena.h"
 #include "runtime/model/model.h"
 
@@ -23,6 +25,7 @@ struct BackendOptions {
   uint32_t cache_tokens;  // capacity of the longest KV list
   uint32_t threads;
   PositionMode positions;
+  Observer observer = {};  // of attention
 };
 
 // Bytes of one activation buffer for `tokens` tokens.
@@ -63,7 +66,7 @@ class CpuBackend {
 
   Status start();
   void stop() { pool_.stop(); }
-  void observe_linears(LinearObserver observer) { observer_ = observer; }
+  void observe_linears(LinearObserver observer) { linear_observer_ = observer; }
 
   // Runs all layers over the tokens of `input` (1..chunk) that begin at `first_position`; `kv` has an append of as many
   // tokens under way, which the caller commits or rolls back. kCancelled when `cancelled` became true.
@@ -96,10 +99,40 @@ class CpuBackend {
   void run_linears(std::span<const Linear> linears, const float* in, uint32_t tokens);
   void store_kv(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
   void attend(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
+  // Attention is cut into units, a tile of queries of one KV head, and these into parts, kPartTokens ranks: fixed, so
+  // that the order of summation is a property of the conversation, not of the thread count or the chunk.
+  static constexpr uint32_t kPartTokens = 512;
+  struct AttendStep;
+  struct AttendUnit;
+  static uint32_t parts_of(uint32_t tokens);
+  uint32_t partial_units() const;
+  uint64_t unit_floats() const;
+  void lay_out_attention(Arena& arena);
+  AttendUnit attend_unit(const AttendStep& s, uint32_t head, uint32_t tile, float* partials) const;
+  void attend_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread, float* scores);
+  void merge_parts(const AttendStep& s, const AttendUnit& unit);
+  void attend_tiles(const AttendStep& s, uint32_t tiles);
+  void attend_observed(const AttendStep& s, uint32_t tile);
+  void observe_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread, const float* scores);
 
   // Calls f(begin, end, thread) over ranges that cover [0, count), each of at least `grain`.
   template <typename F>
-  void parallel_ranges(uint32_t count, uint32_t grain, F f);
+  void parallel_ranges(uint32_t count, uint32_t grain, F f) {
+    constexpr uint32_t kTasksPerThread = 4;  // so that a thread that was held up leaves little behind
+    const uint32_t most = options_.threads == 1 ? 1 : options_.threads * kTasksPerThread;
+    struct Context {
+      F* f;
+      uint32_t count, tasks;
+    } context{&f, count, std::clamp(count / std::max(grain, 1u), 1u, most)};
+    pool_.run(
+        context.tasks,
+        [](void* raw, uint32_t task, uint32_t thread) {
+          const Context& c = *static_cast<Context*>(raw);
+          const auto bound = [&](uint32_t i) { return static_cast<uint32_t>(uint64_t{c.count} * i / c.tasks); };
+          (*c.f)(bound(task), bound(task + 1), thread);
+        },
+        &context);
+  }
 
   const Model* model_ = nullptr;
   const Program* program_ = nullptr;
@@ -107,7 +140,7 @@ class CpuBackend {
   BackendOptions options_{};
   BufferPlan plan_{};
   ThreadPool pool_;
-  LinearObserver observer_;
+  LinearObserver linear_observer_;
   uint32_t vocab_ = 0;
 
   std::span<uint8_t> activations_;        // plan_.total
@@ -118,6 +151,8 @@ class CpuBackend {
   std::span<uint8_t> linear_scratch_;     // [threads][linear_scratch_bytes]
   std::span<float> attend_scratch_;       // [threads][attend_scratch_floats]
   std::span<float> partials_;             // [units][parts][tile][group][head_dim + 2]
+  std::span<float> scores_;               // [kv_heads][parts][tile][group][kPartTokens], for a policy that observes
+  std::span<float> weights_;              // [threads][tile][kPartTokens], likewise
   std::span<uint32_t> part_blocks_;       // [kv_heads][parts]
   std::span<uint32_t> append_blocks_;     // [kv_heads][chunk]
   std::span<float> logits_;               // [logit_rows][vocab]

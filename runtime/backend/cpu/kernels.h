@@ -101,6 +101,9 @@ struct AttendArgs {
   float* sum;      // [tile][group]             sum of exp(score - max)
   float* acc;      // [tile][group][head_dim]   sum of exp(score - max) * value, not normalised
   float* scratch;  // attend_scratch_floats(group, head_dim)
+  // What the policy is to see, or null: the scaled scores of the span's ranks, -inf where a query does not see.
+  float* scores;           // [tile][group][scores_stride], rank r at r - rank_begin
+  uint32_t scores_stride;  // floats
 };
 inline constexpr uint32_t kQueryTile = 8;
 // Ranks between two steps of the online softmax; whole blocks, and a whole number of spans in a part.
@@ -129,6 +132,20 @@ struct MergeArgs {
   uint32_t out_stride;  // floats
 };
 
+// The weights of a softmax that was taken in parts: out = mean over the group's heads of exp(score - log of the sum
+// over all parts of exp(score)), 0 where the score is -inf.
+struct WeighArgs {
+  uint32_t parts;
+  const float* max;     // [parts][tile][group], of all parts
+  const float* sum;     // [parts][tile][group]
+  const float* scores;  // [tile][group][scores_stride], of one part
+  uint32_t scores_stride;
+  uint32_t tile, group;
+  uint32_t count;  // ranks
+  float* out;      // [tile][out_stride]
+  uint32_t out_stride;
+};
+
 struct TopLogit {
   float value;
   uint32_t id;
@@ -152,6 +169,7 @@ struct Kernels {
   void (*store_kv)(const StoreKvArgs& args);
   void (*attend)(const AttendArgs& args);
   void (*merge)(const MergeArgs& args);
+  void (*weigh)(const WeighArgs& args);
   // out = activation(gate) * up; `up` may be null: no factor. out may be gate or up.           [n]
   void (*activate)(Activation activation, const float* gate, const float* up, size_t n, float* out);
   // x += y.                                                                                    [n]

@@ -189,7 +189,7 @@ double score(const AttendArgs& args, const float* q, const uint8_t* block, size_
   return args.softcap == 0 ? sum : args.softcap * std::tanh(sum / args.softcap);
 }
 
-// Calls visit(block, slot, shift) for the ranks of the span that query t sees.
+// Calls visit(block, slot, shift, rank) for the ranks of the span that query t sees.
 template <class Visit>
 void for_each_seen(const AttendArgs& args, uint32_t t, const Visit& visit) {
   const KvLayout& layout = args.pool.layout;
@@ -204,7 +204,7 @@ void for_each_seen(const AttendArgs& args, uint32_t t, const Visit& visit) {
     const uint32_t rank_distance = args.first_rank_of_step + t - rank;
     const uint32_t distance = rolling ? rank_distance : rank_distance + args.query_delta - delta;
     if (args.window != 0 && distance >= args.window) continue;
-    visit(block, slot, rolling ? static_cast<int32_t>(delta - args.query_delta) : 0);
+    visit(block, slot, rolling ? static_cast<int32_t>(delta - args.query_delta) : 0, rank);
   }
 }
 
@@ -215,18 +215,25 @@ void attend(const AttendArgs& args) {
       const size_t out = (t - args.query_begin) * args.group + head;
       const float* q = args.q + size_t{t} * args.q_stride + head * head_dim;
       double max = -kInfinity, sum = 0;
-      for_each_seen(args, t, [&](const uint8_t* block, uint32_t slot, int32_t shift) {
+      for_each_seen(args, t, [&](const uint8_t* block, uint32_t slot, int32_t shift, uint32_t) {
         max = std::max(max, score(args, q, block, slot, shift));
       });
       float* acc = args.acc + out * head_dim;
       std::fill_n(acc, head_dim, 0.0f);
-      for_each_seen(args, t, [&](const uint8_t* block, uint32_t slot, int32_t shift) {
+      for_each_seen(args, t, [&](const uint8_t* block, uint32_t slot, int32_t shift, uint32_t) {
         const double p = std::exp(score(args, q, block, slot, shift) - max);
         sum += p;
         for (size_t d = 0; d < head_dim; ++d) {
           acc[d] = static_cast<float>(acc[d] + p * stored_value(args.pool.layout, block, slot, d));
         }
       });
+      if (args.scores != nullptr) {
+        float* const scores = args.scores + out * args.scores_stride;
+        std::fill_n(scores, args.rank_end - args.rank_begin, -kInfinity);
+        for_each_seen(args, t, [&](const uint8_t* block, uint32_t slot, int32_t shift, uint32_t rank) {
+          scores[rank - args.rank_begin] = static_cast<float>(score(args, q, block, slot, shift));
+        });
+      }
       args.max[out] = static_cast<float>(max);
       args.sum[out] = static_cast<float>(sum);
     }
@@ -254,6 +261,27 @@ void merge(const MergeArgs& args) {
         total += std::exp(static_cast<double>(args.max[at]) - max) * args.acc[at * args.head_dim + d];
       }
       out[d] = sum != 0 ? static_cast<float>(total / sum) : 0.0f;
+    }
+  }
+}
+
+void weigh(const WeighArgs& args) {
+  const size_t rows = size_t{args.tile} * args.group;
+  for (size_t t = 0; t < args.tile; ++t) {
+    for (size_t i = 0; i < args.count; ++i) {
+      double mean = 0;
+      for (size_t row = t * args.group; row < (t + 1) * args.group; ++row) {
+        double total = 0;
+        for (size_t p = 0; p < args.parts; ++p) {
+          const size_t at = p * rows + row;
+          if (args.sum[at] != 0) {
+            total +=
+                args.sum[at] * std::exp(static_cast<double>(args.max[at]) - args.scores[row * args.scores_stride + i]);
+          }
+        }
+        if (total != 0) mean += 1 / total / args.group;
+      }
+      args.out[t * args.out_stride + i] = static_cast<float>(mean);
     }
   }
 }
@@ -314,6 +342,7 @@ constexpr Kernels kReference{
     .store_kv = store_kv,
     .attend = attend,
     .merge = merge,
+    .weigh = weigh,
     .activate = activate,
     .add = add,
     .scale = scale,

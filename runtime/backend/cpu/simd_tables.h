@@ -6,7 +6,7 @@
 namespace lethe::cpu {
 
 void set_simd_linear(Kernels& kernels);
-void set_simd_attention(Kernels& kernels);  // attend, merge
+void set_simd_attention(Kernels& kernels);  // attend, merge, weigh
 void set_simd_store_kv(Kernels& kernels);
 void set_simd_rows(Kernels& kernels);    // all that rows.cc has
 void set_simd_logits(Kernels& kernels);  // name, argmax, log_sum_exp

@@ -1,0 +1,220 @@
+// CpuBackend's attention: how a step is cut into work for the threads, and what a policy is shown of it.
+#include <algorithm>
+
+#include "runtime/backend/cpu/cpu_backend.h"
+
+namespace lethe::cpu {
+namespace {
+
+constexpr uint32_t divide_up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+
+// With few units (decode) each unit's parts are tasks of their own, and all partial results are kept; with many, a unit
+// is one task and keeps its own parts only.
+bool split_parts(uint32_t units, uint32_t threads) { return units < 2 * threads; }
+
+}  // namespace
+
+struct CpuBackend::AttendStep {
+  const Step& step;
+  uint32_t layer, tokens, first_position;
+  const KvPool& kv;
+};
+
+struct CpuBackend::AttendUnit {
+  KvList list;
+  uint32_t head, begin, end, parts;
+  float *max, *sum, *acc;  // of all its parts
+
+  uint32_t seen(uint32_t tokens) const { return list.length - tokens + end; }  // ranks, by its last query
+};
+
+uint32_t CpuBackend::parts_of(uint32_t tokens) { return std::max(1u, divide_up(tokens, kPartTokens)); }
+
+// Enough for both ways of split_parts, and for a tile of all heads at once when it is observed.
+uint32_t CpuBackend::partial_units() const {
+  const uint32_t units = 2 * options_.threads - 1;
+  return options_.observer.queries == 0 ? units : std::max(units, model_->config().kv_heads);
+}
+
+uint64_t CpuBackend::unit_floats() const {
+  const ModelConfig& config = model_->config();
+  const uint32_t group = config.heads / config.kv_heads;
+  const uint64_t rows = round_up(uint64_t{std::min(options_.chunk, kQueryTile)} * group, 16);
+  return parts_of(options_.cache_tokens) * rows * (config.head_dim + 2);
+}
+
+void CpuBackend::lay_out_attention(Arena& arena) {
+  const ModelConfig& config = model_->config();
+  const uint64_t group = config.heads / config.kv_heads, tile = std::min(options_.chunk, kQueryTile);
+  const uint64_t parts = parts_of(options_.cache_tokens);
+  attend_scratch_ = arena.take<float>(options_.threads * round_up(attend_scratch_floats(group, config.head_dim), 16));
+  partials_ = arena.take<float>(partial_units() * unit_floats());
+  part_blocks_ = arena.take<uint32_t>(config.kv_heads * parts);
+  const bool observed = options_.observer.queries != 0;
+  scores_ = arena.take<float>(observed ? config.kv_heads * parts * tile * group * kPartTokens : 0);
+  weights_ = arena.take<float>(observed ? options_.threads * tile * kPartTokens : 0);
+}
+
+CpuBackend::AttendUnit CpuBackend::attend_unit(const AttendStep& s, uint32_t head, uint32_t tile,
+                                               float* partials) const {
+  AttendUnit unit{};
+  unit.head = head;
+  unit.begin = tile * kQueryTile;
+  unit.end = std::min(s.tokens, unit.begin + kQueryTile);
+  unit.list = s.kv.appended_list(s.layer, head);
+  unit.parts = parts_of(unit.seen(s.tokens));  // a tile sees nothing behind its last query
+  const uint64_t rows = unit_floats() / (model_->config().head_dim + 2);
+  unit.max = partials;
+  unit.sum = unit.max + rows;
+  unit.acc = unit.sum + rows;
+  return unit;
+}
+
+// `scores` as in AttendArgs.
+void CpuBackend::attend_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread,
+                             float* scores) {
+  const ModelConfig& config = model_->config();
+  const uint32_t group = config.heads / config.kv_heads;
+  const uint64_t rows = uint64_t{unit.end - unit.begin} * group;
+  const uint64_t scratch_floats = round_up(attend_scratch_floats(group, config.head_dim), 16);
+  kernels_.attend({.pool = s.kv.view(),
+                   .list = unit.list,
+                   .mode = options_.positions,
+                   .query_delta = s.kv.query_delta(s.layer, unit.head, s.first_position),
+                   .first_rank_of_step = unit.list.length - s.tokens,
+                   .q = floats(s.step.in) + uint64_t{unit.head} * group * config.head_dim,
+                   .q_stride = config.heads * config.head_dim,
+                   .group = group,
+                   .scale = config.score_scale(),
+                   .softcap = config.attention_softcap,
+                   .window = config.window_of(s.layer),
+                   .rope = rope(s.layer),
+                   .query_begin = unit.begin,
+                   .query_end = unit.end,
+                   .start_block = part_blocks_[unit.head * parts_of(options_.cache_tokens) + part],
+                   .rank_begin = part * kPartTokens,
+                   .rank_end = std::min(unit.seen(s.tokens), (part + 1) * kPartTokens),
+                   .max = unit.max + part * rows,
+                   .sum = unit.sum + part * rows,
+                   .acc = unit.acc + part * rows * config.head_dim,
+                   .scratch = attend_scratch_.data() + thread * scratch_floats,
+                   .scores = scores,
+                   .scores_stride = kPartTokens});
+}
+
+void CpuBackend::merge_parts(const AttendStep& s, const AttendUnit& unit) {
+  const ModelConfig& config = model_->config();
+  const uint32_t group = config.heads / config.kv_heads, stride = config.heads * config.head_dim;
+  float* const out = floats(s.step.out) + uint64_t{unit.begin} * stride;
+  kernels_.merge({.parts = unit.parts,
+                  .max = unit.max,
+                  .sum = unit.sum,
+                  .acc = unit.acc,
+                  .tile = unit.end - unit.begin,
+                  .group = group,
+                  .head_dim = config.head_dim,
+                  .out = out + uint64_t{unit.head} * group * config.head_dim,
+                  .out_stride = stride});
+}
+
+void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv) {
+  const AttendStep s{step, layer, tokens, first_position, kv};
+  const uint32_t max_parts = parts_of(options_.cache_tokens);
+  // Where each part of every list begins: one walk along the chain, not one per part.
+  for (uint32_t head = 0; head < model_->config().kv_heads; ++head) {
+    const KvList list = kv.appended_list(layer, head);
+    uint32_t block = list.first_block;
+    for (uint32_t part = 0; part < parts_of(list.length); ++part) {
+      part_blocks_[head * max_parts + part] = block;
+      for (uint32_t i = 0; i < kPartTokens / kBlockSlots && block != kNoBlock; ++i) block = kv.view().next[block];
+    }
+  }
+  const uint32_t tiles = divide_up(tokens, kQueryTile);
+  const uint32_t unobserved = tokens - std::min(tokens, options_.observer.queries);
+  const uint32_t first = options_.observer.queries == 0 ? tiles : unobserved / kQueryTile;
+  attend_tiles(s, first);
+  for (uint32_t tile = first; tile < tiles; ++tile) attend_observed(s, tile);
+}
+
+// The first `tiles` tiles.
+void CpuBackend::attend_tiles(const AttendStep& s, uint32_t tiles) {
+  const uint32_t heads = model_->config().kv_heads, units = heads * tiles;
+  if (units == 0) return;
+  if (split_parts(units, options_.threads)) {
+    const auto unit_at = [&](uint32_t i) {
+      return attend_unit(s, i / tiles, i % tiles, partials_.data() + i * unit_floats());
+    };
+    const uint32_t parts = parts_of(s.kv.longest() + s.tokens);
+    parallel_ranges(units * parts, 1, [&](uint32_t begin, uint32_t end, uint32_t thread) {
+      for (uint32_t i = begin; i < end; ++i) {
+        const AttendUnit unit = unit_at(i / parts);
+        if (i % parts < unit.parts) attend_part(s, unit, i % parts, thread, nullptr);
+      }
+    });
+    for (uint32_t i = 0; i < units; ++i) merge_parts(s, unit_at(i));
+  } else {
+    parallel_ranges(units, 1, [&](uint32_t begin, uint32_t end, uint32_t thread) {
+      for (uint32_t i = begin; i < end; ++i) {
+        const AttendUnit unit = attend_unit(s, i / tiles, i % tiles, partials_.data() + thread * unit_floats());
+        for (uint32_t part = 0; part < unit.parts; ++part) attend_part(s, unit, part, thread, nullptr);
+        merge_parts(s, unit);
+      }
+    });
+  }
+}
+
+// One tile of all heads: first all scores, of which the softmax needs the sum, then the policy sees the weights.
+void CpuBackend::attend_observed(const AttendStep& s, uint32_t tile) {
+  const ModelConfig& config = model_->config();
+  const uint32_t parts = parts_of(s.kv.longest() + s.tokens);
+  const uint64_t scores_floats = scores_.size() / config.kv_heads / parts_of(options_.cache_tokens);
+  const auto for_each_part = [&](auto work) {
+    parallel_ranges(config.kv_heads * parts, 1, [&](uint32_t begin, uint32_t end, uint32_t thread) {
+      for (uint32_t i = begin; i < end; ++i) {
+        const AttendUnit unit = attend_unit(s, i / parts, tile, partials_.data() + i / parts * unit_floats());
+        if (i % parts < unit.parts) work(unit, i % parts, thread, scores_.data() + i * scores_floats);
+      }
+    });
+  };
+  for_each_part([&](const AttendUnit& unit, uint32_t part, uint32_t thread, float* scores) {
+    attend_part(s, unit, part, thread, scores);
+  });
+  for_each_part([&](const AttendUnit& unit, uint32_t part, uint32_t thread, const float* scores) {
+    if (part == 0) merge_parts(s, unit);
+    observe_part(s, unit, part, thread, scores);
+  });
+}
+
+void CpuBackend::observe_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread,
+                              const float* scores) {
+  const ModelConfig& config = model_->config();
+  const uint32_t tile = unit.end - unit.begin, rank_begin = part * kPartTokens;
+  const uint32_t rank_end = std::min(unit.seen(s.tokens), rank_begin + kPartTokens);
+  float* const weights = weights_.data() + thread * weights_.size() / options_.threads;
+  kernels_.weigh({.parts = unit.parts,
+                  .max = unit.max,
+                  .sum = unit.sum,
+                  .scores = scores,
+                  .scores_stride = kPartTokens,
+                  .tile = tile,
+                  .group = config.heads / config.kv_heads,
+                  .count = rank_end - rank_begin,
+                  .out = weights,
+                  .out_stride = kPartTokens});
+  const uint32_t first_rank = unit.list.length - s.tokens + unit.begin;
+  options_.observer.see({.pool = s.kv.view(),
+                         .list = unit.list,
+                         .layer = s.layer,
+                         .kv_head = unit.head,
+                         .first_query_rank = first_rank,
+                         .first_query_position = s.first_position + unit.begin,
+                         .queries = tile,
+                         .rank_begin = rank_begin,
+                         .rank_end = rank_end,
+                         .start_block = part_blocks_[unit.head * parts_of(options_.cache_tokens) + part],
+                         .attention = weights,
+                         .stride = kPartTokens,
+                         .last = unit.end == s.tokens});
+}
+
+}  // namespace lethe::cpu
