@@ -14,7 +14,7 @@ class Mean {
     ++count_;
   }
   uint64_t count() const { return count_; }
-  double mean() const { return sum_ / static_cast<double>(count_); }
+  double mean() const { return sum_ / static_cast<double>(count_); }  // NaN of nothing
   double standard_error() const {
     const double variance = squares_ / static_cast<double>(count_) - mean() * mean();
     return count_ > 1 && variance > 0 ? std::sqrt(variance / static_cast<double>(count_ - 1)) : 0;
