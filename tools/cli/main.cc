@@ -39,15 +39,15 @@ int run_command_line(int argc, char** argv) {
     return app.exit(asked);
   } catch (const CLI::ParseError& wrong) {
     const CLI::App* command = &app;
-    if (app.get_subcommands().empty() && app.remaining_size() != 0) {
-      print_error(LETHE_ERROR_INVALID_ARGUMENT, ("there is no subcommand " + app.remaining().front()).c_str());
-    } else {
-      print_error(LETHE_ERROR_INVALID_ARGUMENT, wrong.what());
-    }
     std::string name = "lethe";
     while (!command->get_subcommands().empty()) {
       command = command->get_subcommands().front();
       name += " " + command->get_name();
+    }
+    if (command->get_require_subcommand_min() != 0 && command->remaining_size() != 0) {
+      print_error(LETHE_ERROR_INVALID_ARGUMENT, ("there is no subcommand " + command->remaining().front()).c_str());
+    } else {
+      print_error(LETHE_ERROR_INVALID_ARGUMENT, wrong.what());
     }
     fprintf(stderr, "Its options: %s --help\n", name.c_str());
     return 2;
