@@ -8,8 +8,8 @@ const Args kRun = {"run", tiny_model(), "--ram", "16MiB"};
 
 TEST_CASE("help and version") {
   CHECK(run_cli({"--version"}).out == "lethe 0.1.0\n");
-  const std::vector<Args> commands = {{},       {"run"},         {"chat"},           {"plan"},   {"pack"},
-                                      {"eval"}, {"eval", "ppl"}, {"eval", "stream"}, {"inspect"}};
+  const std::vector<Args> commands = {{},       {"run"},         {"chat"},           {"plan"},         {"pack"},
+                                      {"eval"}, {"eval", "ppl"}, {"eval", "stream"}, {"eval", "file"}, {"inspect"}};
   for (const Args& command : commands) {
     const Finished help = run_cli(command + Args{"--help"});
     CAPTURE(help.out);
@@ -69,6 +69,7 @@ TEST_CASE("bad arguments end with status 2") {
       {{"pack", "in.gguf", "-o", "out.lethe", "--type", "q3"}, "'q3'"},
       {{"eval"}, "subcommand"},
       {{"eval", "ppl", model}, "--text"},
+      {{"eval", "file", model}, "--format"},
       {{"eval", "ppl", model, "--text", "f", "--context", "3"}, "--context"},
   };
   for (const Case& bad : cases) {

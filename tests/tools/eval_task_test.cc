@@ -182,9 +182,47 @@ TEST_CASE("help of every task has an example") {
     CHECK(help.out.find("lethe eval " + std::string(task->name) + " model.lethe") != std::string::npos);
   }
   const std::string all = run_cli({"eval", "--help"}).out;
-  for (const char* command : {"ppl", "stream", "niah-multiquery"}) {
+  for (const char* command : {"ppl", "stream", "file", "niah-multiquery"}) {
     CHECK(all.find(command) != std::string::npos);
   }
+}
+
+TEST_CASE("a benchmark's file is run sample by sample") {
+  const std::string data = temporary_path(".jsonl");
+  std::string context;
+  for (int i = 0; i < 40; ++i) context += "The cat sat on the mat. ";
+  std::string lines;
+  for (int i = 0; i < 3; ++i) {
+    lines += Json{{"input", "Who sat?"}, {"context", context}, {"answers", {"the cat", "cat"}}}.dump() + "\n";
+  }
+  write_file(data, lines);
+  const Args args = {"eval",   "file", long_model(), "--format", "longbench", "--task",        "hotpotqa",
+                     "--data", data,   "--json",     "--policy", "window",    "--kv-fraction", "0.5"};
+  const Json json = run_json(args);
+  CHECK(json["samples"] == 3);
+  CHECK(json["cut_samples"] == 0);
+  CHECK(json["results"].size() == 3);
+  CHECK(json["results"][0] == json["results"][2]);  // a session of its own each
+  CHECK(json["kv_share_of_full"].get<double>() <= 0.5);
+  CHECK(json["evictions"].get<int>() > 0);
+  CHECK(json["score"].get<double>() <= 100);
+  const Json cut = run_json(args + Args{"--max-length", "700", "--samples", "2"});
+  CHECK(cut["samples"] == 2);
+  CHECK(cut["cut_samples"] == 2);
+  CHECK(cut["mean_length"].get<double>() < json["mean_length"].get<double>() - 50);
+  CHECK(cut["mean_length"].get<double>() < 700 + 64);  // and what the template adds
+
+  const auto file = [&](const char* format, const char* task, const std::string& path) {
+    return run_cli(
+        {"eval", "file", long_model(), "--format", format, "--task", task, "--data", path, "--kv-fraction", "1"});
+  };
+  check_refused(file("longbench", "chess", data), 2, "invalid_argument", "hotpotqa");
+  check_refused(file("shortbench", "chess", data), 2, "invalid_argument", "longbench, infinitebench, choubun, scrolls");
+  check_refused(file("scrolls", "qasper", data), 2, "invalid_argument", "line 1 ");
+  check_refused(file("longbench", "hotpotqa", data + "-none"), 1, "io", data);
+  check_refused(run_cli(args + Args{"--max-length", "20"}), 2, "invalid_argument", "a question alone has");
+  write_file(data, "");
+  check_refused(file("longbench", "hotpotqa", data), 2, "invalid_argument", "no sample");
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ void add_eval(CLI::App& app, int& status);
 // Of `eval`.
 void add_eval_ppl(CLI::App& eval, int& status);
 void add_eval_stream(CLI::App& eval, int& status);
+void add_eval_file(CLI::App& eval, int& status);
 void add_eval_tasks(CLI::App& eval, int& status);  // one subcommand for each generated task
 
 }  // namespace lethe::cli
