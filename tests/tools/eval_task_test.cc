@@ -182,7 +182,7 @@ TEST_CASE("help of every task has an example") {
     CHECK(help.out.find("lethe eval " + std::string(task->name) + " model.lethe") != std::string::npos);
   }
   const std::string all = run_cli({"eval", "--help"}).out;
-  for (const char* command : {"ppl", "stream", "file", "niah-multiquery"}) {
+  for (const char* command : {"ppl", "stream", "file", "sweep", "niah-multiquery"}) {
     CHECK(all.find(command) != std::string::npos);
   }
 }

@@ -20,6 +20,7 @@ void add_eval(CLI::App& app, int& status);
 void add_eval_ppl(CLI::App& eval, int& status);
 void add_eval_stream(CLI::App& eval, int& status);
 void add_eval_file(CLI::App& eval, int& status);
+void add_eval_sweep(CLI::App& eval, int& status);
 void add_eval_tasks(CLI::App& eval, int& status);  // one subcommand for each generated task
 
 }  // namespace lethe::cli

@@ -19,6 +19,7 @@ void add_eval(CLI::App& app, int& status) {
     add_eval_stream(command, status);
     add_eval_tasks(command, status);
     add_eval_file(command, status);
+    add_eval_sweep(command, status);
   });
 }
 

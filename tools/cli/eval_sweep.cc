@@ -1,0 +1,290 @@
+// lethe eval sweep: tasks x policies x caps x lengths x seeds, by parallel workers over one mapped model; every
+// finished cell is a line of a file, and what is there already is not run again.
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "runtime/base/hash.h"
+#include "runtime/cache/policy.h"
+#include "runtime/os/file.h"
+#include "runtime/os/process.h"
+#include "tools/cli/commands.h"
+#include "tools/cli/failure.h"
+#include "tools/cli/input.h"
+#include "tools/cli/json_writer.h"
+#include "tools/cli/kv_budget.h"
+#include "tools/cli/options.h"
+#include "tools/cli/stream_run.h"
+#include "tools/cli/task_run.h"
+#include "tools/cli/terminal.h"
+#include "tools/cli/units.h"
+#include "tools/eval/sweep.h"
+
+namespace lethe::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct SweepOptions {
+  std::string model, out;
+  eval::SweepGrid grid{{"stream", "passkey"}, {"window", "keydiff"}, {1, 0.5, 0.25}, {1024}, {1}};
+  uint32_t jobs = 0, trials = 8;
+  std::optional<std::string> text_file;
+  bool json = false;
+};
+
+constexpr const char* kAllPolicies = "all";
+
+// Throws invalid_argument with what there is.
+void check_grid(const SweepOptions& options) {
+  for (const std::string& name : options.grid.tasks) {
+    const eval::Task* task = eval::find_task(name);
+    if (task == nullptr && name != eval::kStreamTask) {
+      std::string all = eval::kStreamTask;
+      for (const eval::Task* other : eval::tasks()) all += std::string(", ") + other->name;
+      fail(LETHE_ERROR_INVALID_ARGUMENT, "--tasks names '%s'; there are %s", name.c_str(), all.c_str());
+    }
+    if ((task == nullptr || task->filler == eval::FillerUse::kRequired) && !options.text_file) {
+      fail(LETHE_ERROR_INVALID_ARGUMENT, "%s needs a text: give one, such as --text book.txt", name.c_str());
+    }
+  }
+  for (const std::string& name : options.grid.policies) {
+    if (find_policy(name) != nullptr || name == kAllPolicies) continue;
+    std::string all = kAllPolicies;
+    for (const Policy* other : policies()) all += std::string(", ") + other->name;
+    fail(LETHE_ERROR_INVALID_ARGUMENT, "--policies names '%s'; there are %s", name.c_str(), all.c_str());
+  }
+  for (const double fraction : options.grid.kv_fractions) {
+    if (!(fraction > 0) || fraction > 1) {
+      fail(LETHE_ERROR_INVALID_ARGUMENT, "--kv-fractions has %g: above 0, at most 1", fraction);
+    }
+  }
+  for (const uint32_t length : options.grid.lengths) {
+    if (length < 16) fail(LETHE_ERROR_INVALID_ARGUMENT, "--lengths has %u: at least 16 tokens", length);
+  }
+  if (options.trials == 0) fail(LETHE_ERROR_INVALID_ARGUMENT, "--trials is 0: at least one");
+}
+
+// What the workers share; read only, but for the model, which any number of threads may use.
+struct Bench {
+  const api::Model& model;
+  const SweepOptions& options;
+  std::vector<int32_t> ids;  // of the text
+  std::optional<int32_t> bos;
+  std::optional<eval::Filler> filler;
+};
+
+lethe_session_params cell_params(const eval::Cell& cell) {
+  lethe_session_params params = full_cache_params(0, 1);  // the cap out of the way, one thread
+  params.policy = cell.policy.c_str();
+  params.prefill_chunk = 0;
+  params.policy_seed = cell.seed;
+  return params;
+}
+
+Json run_stream_cell(const Bench& bench, const eval::Cell& cell) {
+  if (bench.ids.size() < cell.length) {
+    fail(LETHE_ERROR_INVALID_ARGUMENT, "the text has %zu tokens, the stream is to have %u", bench.ids.size(),
+         cell.length);
+  }
+  const uint64_t skip = eval::trial_seed(cell.seed, 0) % (bench.ids.size() - cell.length + 1);
+  const StreamRun run{cell.length, cell.length / 2, cell.kv_fraction, cell.policy != "full", cell_params(cell)};
+  const StreamResult result =
+      run_stream(bench.model, run, stream_window(bench.ids, bench.bos, skip, cell.length), [](uint64_t) {});
+  Json metrics = {{"nll", result.nll.mean()}};
+  if (run.compare) {
+    metrics["nll_over_full"] = result.over_full.mean();
+    metrics["kl_to_full"] = result.kl.mean();
+    metrics["top1_agreement"] = result.agreement.mean();
+  }
+  Json by_eighth = Json::array();
+  for (const Mean& eighth : result.nll_by_eighth) by_eighth.push_back(eighth.mean());
+  return {{"metrics", metrics},
+          {"nll_by_eighth", by_eighth},
+          {"skip", skip},
+          {"kv_bytes", result.kv_bytes},
+          {"cache_tokens", result.cache_tokens},
+          {"evictions", result.stats.evictions},
+          {"eviction_seconds", static_cast<double>(result.stats.eviction_ns) * 1e-9},
+          {"seconds", result.seconds}};
+}
+
+Json run_task_cell(const Bench& bench, const eval::Cell& cell) {
+  const eval::Task& task = *eval::find_task(cell.task);
+  const bool takes_text = task.filler != eval::FillerUse::kNone && bench.filler;
+  const TaskRun run{&task,
+                    cell.length,
+                    bench.options.trials,
+                    cell.seed,
+                    true,
+                    takes_text ? &*bench.filler : nullptr,
+                    cell.kv_fraction,
+                    cell_params(cell)};
+  const TaskResult result = run_task(bench.model, run, [](uint32_t) {});
+  return {{"metrics", {{"accuracy", result.score.mean()}, {"answer_nll", result.nll.mean()}}},
+          {"kv_bytes", result.kv_bytes},
+          {"cache_tokens", result.cache_tokens},
+          {"evictions", result.evictions},
+          {"seconds", result.seconds}};
+}
+
+Json run_cell(const Bench& bench, const eval::Cell& cell) {
+  return cell.task == eval::kStreamTask ? run_stream_cell(bench, cell) : run_task_cell(bench, cell);
+}
+
+struct Tally {
+  size_t run = 0, failed = 0;
+  Failure first{};  // of the failed ones
+};
+
+// Runs the cells with `jobs` threads; every result is in the store before the next cell of its thread begins. Throws
+// when a result cannot be written.
+Tally run_cells(const Bench& bench, const std::vector<eval::Cell>& cells, const eval::SweepSetting& setting,
+                uint32_t jobs, eval::SweepStore& store) {
+  Tally tally;
+  std::mutex mutex;  // of the store, the tally and the progress
+  std::atomic<size_t> next{0};
+  std::atomic<bool> stop{false};
+  Status written;
+  Progress progress("sweep", cells.size());
+  const auto work = [&] {
+    for (size_t i = next++; i < cells.size() && !stop; i = next++) {
+      const eval::Cell& cell = cells[i];
+      Json line = eval::identity(cell, setting);
+      std::optional<Failure> failure;
+      try {
+        line.update(run_cell(bench, cell));
+      } catch (const Failure& failed) {
+        failure = failed;
+      } catch (const std::bad_alloc&) {
+        failure = {LETHE_ERROR_OUT_OF_MEMORY, "the system refused memory to the tool"};
+      }
+      if (failure) line["error"] = std::string(lethe_code_name(failure->code)) + ": " + failure->message;
+      const std::lock_guard lock(mutex);
+      ++tally.run;
+      if (failure && tally.failed++ == 0)
+        tally.first = {failure->code, cell.task + ", " + cell.policy + ": " + failure->message};
+      if (const Status status = store.append(line); !status.ok()) {
+        written = status;
+        stop = true;
+      }
+      progress.update(tally.run, cell.task + " " + cell.policy);
+    }
+  };
+  std::vector<std::thread> workers;
+  for (uint32_t i = 1; i < jobs; ++i) workers.emplace_back(work);
+  work();
+  for (std::thread& worker : workers) worker.join();
+  check(written);
+  return tally;
+}
+
+void write_whole(const std::string& path, const std::string& text) {
+  os::AtomicFile file;
+  check(file.open(path.c_str()));
+  check(file.append(text.data(), text.size()));
+  check(file.commit());
+}
+
+int sweep(SweepOptions& options) {
+  check_grid(options);
+  if (std::erase(options.grid.policies, kAllPolicies) != 0) {
+    for (const Policy* policy : policies()) options.grid.policies.emplace_back(policy->name);
+  }
+  eval::add_controls(options.grid);
+  const uint64_t started = os::monotonic_ns();
+  const api::Model model = check(api::Model::open(options.model.c_str()));
+  Bench bench{model, options, {}, {}, {}};
+  eval::SweepSetting setting{
+      std::filesystem::path(options.model).filename().string(), check(model.info()).file_bytes, {}, options.trials};
+  if (options.text_file) {
+    const std::string text = read_text(*options.text_file);
+    check_text("the text", text);
+    char sum[24];
+    snprintf(sum, sizeof sum, " %016llx", static_cast<unsigned long long>(hash64(text.data(), text.size())));
+    setting.text = std::filesystem::path(*options.text_file).filename().string() + sum;
+    bench.ids = tokenize_text(model, text);
+    bench.bos = bos_token(model);
+    bench.filler.emplace(text);
+    if (bench.filler->empty()) fail(LETHE_ERROR_INVALID_ARGUMENT, "the text is nothing but white space");
+  }
+  std::error_code error;
+  std::filesystem::create_directories(options.out, error);
+  if (error) fail(LETHE_ERROR_IO, "%s cannot be made: %s", options.out.c_str(), error.message().c_str());
+  const std::string folder = options.out + "/";
+  eval::SweepStore store;
+  check(store.open(folder + "results.jsonl"));
+
+  const std::vector<eval::Cell> all = eval::cells(options.grid);
+  std::vector<eval::Cell> open;
+  for (const eval::Cell& cell : all) {
+    if (store.find(eval::identity(cell, setting)) == nullptr) open.push_back(cell);
+  }
+  const uint32_t jobs = options.jobs != 0 ? options.jobs : std::max(1u, std::thread::hardware_concurrency());
+  const Tally tally = run_cells(bench, open, setting, jobs, store);
+
+  const std::vector<eval::SweepRow> rows = eval::sweep_rows(all, setting, store);
+  const std::string table = eval::results_table(rows, setting);
+  write_whole(folder + "results.json", eval::results_json(rows, setting));
+  write_whole(folder + "table.md", table);
+  write_whole(folder + "plot.svg", eval::results_plot(rows));
+  const double seconds = static_cast<double>(os::monotonic_ns() - started) * 1e-9;
+  if (options.json) {
+    JsonWriter json;
+    json.begin_object()
+        .member("cells", all.size())
+        .member("run", tally.run)
+        .member("found", all.size() - open.size())
+        .member("failed", tally.failed)
+        .member("seconds", seconds)
+        .end_object()
+        .finish();
+  } else {
+    printf("%s\n%s cells: %s run in %.0f s, %s were there; %sresults.json, table.md, plot.svg\n", table.c_str(),
+           with_separators(all.size()).c_str(), with_separators(tally.run).c_str(), seconds,
+           with_separators(all.size() - open.size()).c_str(), folder.c_str());
+  }
+  if (tally.failed != 0) {
+    print_error(tally.first.code,
+                (std::to_string(tally.failed) + " cells failed; the first: " + tally.first.message).c_str());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_eval_sweep(CLI::App& eval, int& status) {
+  auto options = std::make_shared<SweepOptions>();
+  CLI::App& command = *eval.add_subcommand("sweep", "Tasks x policies x caps x lengths x seeds: table and plot");
+  add_model(command, options->model);
+  const auto add_list = [&](const char* name, auto& list, const char* help) {
+    command.add_option(name, list, help)->delimiter(',')->capture_default_str();
+  };
+  add_list("--tasks", options->grid.tasks, "stream and tasks of lethe eval, separated by commas");
+  add_list("--policies", options->grid.policies,
+           "policies, or all of them; full, random and window run whatever is given");
+  add_list("--kv-fractions", options->grid.kv_fractions, "caps, as shares of the full f16 cache's bytes");
+  add_list("--lengths", options->grid.lengths, "tokens of a prompt, or of the stream (its second half is scored)");
+  add_list("--seeds", options->grid.seeds, "seeds of the prompts, of the stream's place in the text, of the policy");
+  command.add_option("--out", options->out, "folder of the results; a sweep goes on where it was stopped")->required();
+  command.add_option("--text", options->text_file, "text that is streamed, and in which needles are hidden");
+  command.add_option("--trials", options->trials, "prompts of a task in a cell")->capture_default_str();
+  command.add_option("--jobs", options->jobs, "cells at a time, each with one thread (default: one a core)");
+  add_json(command, options->json);
+  command.footer(
+      "Examples:\n"
+      "  lethe eval sweep model.lethe --tasks stream,passkey,kvretrieval --policies window,keydiff --kv-fractions "
+      "0.5,0.25\n"
+      "      --lengths 1024,2048 --seeds 1,2,3 --text book.txt --out sweep\n"
+      "Every finished cell is one line of OUT/results.jsonl; the same command goes on after Ctrl-C or a crash. At the "
+      "end\nOUT/results.json, table.md and plot.svg. Questions are hidden (--question-hidden of the tasks).");
+  command.callback([options, &status] { status = sweep(*options); });
+}
+
+}  // namespace lethe::cli
