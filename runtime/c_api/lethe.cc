@@ -20,6 +20,8 @@ static_assert(LETHE_ERROR_THREAD == static_cast<int>(ErrorCode::kThread));
 static_assert(LETHE_ERROR_TEMPLATE == static_cast<int>(ErrorCode::kTemplate));
 static_assert(LETHE_ERROR_WRONG_MODEL == static_cast<int>(ErrorCode::kWrongModel));
 static_assert(LETHE_MEMORY_TAGS == kMemoryTagCount);
+static_assert(LETHE_BUDGET_GLOBAL - LETHE_BUDGET_LIST == static_cast<int>(Budget::kGlobal));
+static_assert(LETHE_ALL_SO_FAR == Session::kAllSoFar);
 static_assert(LETHE_MEMORY_KV_POOL == static_cast<int>(MemoryTag::kKvPool));
 static_assert(LETHE_MEMORY_THREADS == static_cast<int>(MemoryTag::kThreads));
 
@@ -132,7 +134,21 @@ Status to_options(const lethe_session_params* params, SessionOptions* options) {
   options->threads = p.threads != 0 ? p.threads : std::min(os::fast_core_count(), cpu::ThreadPool::kMaxThreads);
   options->logit_rows = p.logit_rows;
   options->turn_bytes = p.turn_bytes;
-  options->recent_percent = p.recent_percent;
+  if (p.recent_percent < -1 || p.recent_percent > 100) {
+    return Status::error(ErrorCode::kInvalidArgument, "recent_percent is %d: -1 to 100", p.recent_percent);
+  }
+  if (p.recent_percent >= 0) options->recent_percent = static_cast<uint32_t>(p.recent_percent);
+  if (p.budget < LETHE_BUDGET_AUTO || p.budget > LETHE_BUDGET_GLOBAL) {
+    return Status::error(ErrorCode::kInvalidArgument, "budget %d is unknown", p.budget);
+  }
+  if (p.budget != LETHE_BUDGET_AUTO) options->budget = static_cast<Budget>(p.budget - LETHE_BUDGET_LIST);
+  if (p.pool < LETHE_POOL_AUTO || p.pool > LETHE_POOL_MAX) {
+    return Status::error(ErrorCode::kInvalidArgument, "pool %d is unknown", p.pool);
+  }
+  if (p.pool == LETHE_POOL_NONE) options->pooling = Pooling{};
+  if (p.pool == LETHE_POOL_MEAN) options->pooling = Pooling{PoolKind::kMean, p.pool_width};
+  if (p.pool == LETHE_POOL_MAX) options->pooling = Pooling{PoolKind::kMax, p.pool_width};
+  if (p.value_norm != 0) options->value_norm = true;
   options->policy_seed = p.policy_seed;
   return {};
 }
@@ -263,7 +279,7 @@ void lethe_session_params_init(lethe_session_params* params) {
   params->positions = LETHE_POSITIONS_AUTO;
   params->logit_rows = defaults.logit_rows;
   params->turn_bytes = defaults.turn_bytes;
-  params->recent_percent = defaults.recent_percent;
+  params->recent_percent = -1;
 }
 
 lethe_code lethe_session_plan(const lethe_model* model, const lethe_session_params* params, lethe_memory* memory,
@@ -337,6 +353,10 @@ lethe_code lethe_session_tokenize(lethe_session* session, const char* text, size
 
 lethe_code lethe_session_set_ram(lethe_session* session, uint64_t ram_bytes, lethe_error* error) {
   return with_session(session, error, [&](Session& s) { return s.set_ram(ram_bytes); });
+}
+
+lethe_code lethe_session_pin(lethe_session* session, uint64_t begin, uint64_t end, lethe_error* error) {
+  return with_session(session, error, [&](Session& s) { return s.pin(begin, end); });
 }
 
 lethe_code lethe_session_feed(lethe_session* session, const int32_t* ids, size_t n, lethe_error* error) {
@@ -494,6 +514,11 @@ lethe_code lethe_session_get_stats(const lethe_session* session, lethe_stats* st
   result.evictions = s.cache.evictions;
   result.evicted_tokens = s.cache.evicted_tokens;
   result.eviction_ns = s.cache.eviction_ns;
+  result.last_lists = s.cache.last.lists;
+  result.last_tokens = s.cache.last.tokens;
+  result.last_fewest = s.cache.last.fewest;
+  result.last_most = s.cache.last.most;
+  result.last_ns = s.cache.last.ns;
   return report(write_struct(result, stats), error);
 }
 

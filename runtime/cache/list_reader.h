@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <span>
 
@@ -67,6 +68,31 @@ inline void read_keys(const KvLayout& layout, const uint8_t* block, float* out) 
       out[slot] = static_cast<float>(keys[slot * kQuad] - kKeyOffset) * scales[slot];
     }
   }
+}
+
+// The sum of the magnitudes of the value of every slot of a block.  out [32]
+inline void value_norms(const KvLayout& layout, const uint8_t* block, float* out) {
+  const uint8_t* values = block + layout.values_offset;
+  const bool is_f16 = layout.type == KvType::kF16;
+  for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
+    float sum = 0;
+    for (uint32_t d = 0; d < layout.head_dim; ++d) {
+      const size_t at = value_index(layout, slot, d);
+      sum += std::abs(is_f16 ? finite_half_to_float(reinterpret_cast<const uint16_t*>(values)[at])
+                             : static_cast<float>(reinterpret_cast<const int8_t*>(values)[at]));
+    }
+    out[slot] = is_f16 ? sum : sum * reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
+  }
+}
+
+// The rank of the first token at `position` or behind it; the list's length when there is none.
+inline uint32_t rank_of_position(const KvPoolView& pool, const KvList& list, uint32_t position) {
+  uint32_t before = 0;
+  for_each_block(pool, list, [&](const uint8_t* block, uint32_t, uint32_t count) {
+    const uint32_t* positions = block_positions(pool.layout, block);
+    before += static_cast<uint32_t>(std::lower_bound(positions, positions + count, position) - positions);
+  });
+  return before;
 }
 
 // The squared norm of every key of a block.  keys [head_dim][32] as from read_keys, out [32]

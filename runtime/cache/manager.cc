@@ -1,109 +1,185 @@
 #include "runtime/cache/manager.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
-#include <numeric>
 
+#include "runtime/cache/list_reader.h"
 #include "runtime/os/process.h"
 
 namespace lethe {
 namespace {
+
+// Between the most and the least that a layer keeps of the tokens that are chosen by score (PyramidKV, beta).
+constexpr uint32_t kPyramidSteepness = 20;
 
 // Sets the bits [begin, end).
 void keep_ranks(std::span<uint64_t> keep_bits, uint32_t begin, uint32_t end) {
   for (uint32_t rank = begin; rank < end; ++rank) keep_bits[rank / 64] |= uint64_t{1} << rank % 64;
 }
 
-}  // namespace
+// Calls visit(entry) for every token of one list, in order.
+template <typename Visit>
+void for_each_entry(std::span<const Worth> worths, Visit visit) {
+  auto newer = static_cast<uint32_t>(worths.size());
+  for (const Worth worth : worths) visit(entry_of(worth, --newer));
+}
 
-Status CacheManager::carve(Arena& arena, KvPool& pool, const Policy& policy, const CacheOptions& options) {
+// Of one list: gives `mark` to the tokens that are (or are not) among the best `count`.
+void mark_best(std::span<Worth> worths, uint64_t count, bool best, Worth mark) {
+  if (worths.size() - static_cast<size_t>(std::count(worths.begin(), worths.end(), kGone)) <= count) {
+    if (!best) return;
+    for (Worth& worth : worths) worth = worth == kGone ? kGone : mark;
+    return;
+  }
+  Cut cut = find_cut(count, [&](auto visit) { for_each_entry(worths, visit); });
+  auto newer = static_cast<uint32_t>(worths.size());
+  for (Worth& worth : worths) {
+    if (cut.keeps(entry_of(worth, --newer)) == best) worth = mark;
+  }
+}
+
+float pooled(const Pooling& pooling, std::span<const float> scores, uint32_t rank) {
+  if (pooling.kind == PoolKind::kNone) return scores[rank];
+  const uint32_t reach = pooling.width / 2;
+  const uint32_t begin = rank - std::min(rank, reach);
+  const auto end = static_cast<uint32_t>(std::min<uint64_t>(uint64_t{rank} + reach + 1, scores.size()));
+  float sum = 0, most = -std::numeric_limits<float>::infinity();
+  for (uint32_t i = begin; i < end; ++i) {
+    sum += scores[i];
+    most = std::max(most, scores[i]);
+  }
+  return pooling.kind == PoolKind::kMax ? most : sum / static_cast<float>(pooling.width);
+}
+
+Status check_options(const Policy& policy, const CacheOptions& options) {
+  const Retention& retention = options.retention;
+  const auto refuse = [](const char* what, uint32_t value, const char* allowed) {
+    return Status::error(ErrorCode::kInvalidArgument, "%s is %u: %s", what, value, allowed);
+  };
   if (options.low_water_eighths < 1 || options.low_water_eighths > 8) {
-    return Status::error(ErrorCode::kInvalidArgument, "a low water mark of %u eighths: it must be 1 to 8",
-                         options.low_water_eighths);
+    return refuse("the low water mark, in eighths,", options.low_water_eighths, "it must be 1 to 8");
   }
-  if (options.recent_percent > 100) {
-    return Status::error(ErrorCode::kInvalidArgument, "%u percent of the cache for recent tokens: at most 100",
-                         options.recent_percent);
+  if (retention.recent_percent > 100) {
+    return refuse("the share of recent tokens, in percent,", retention.recent_percent, "at most 100");
   }
-  pool_ = &pool;
-  policy_ = &policy;
-  options_ = options;
-  keep_bits_ = arena.take<uint64_t>((uint64_t{pool.block_count()} * kBlockSlots + 63) / 64);
-  const bool scores = policy.score != nullptr;
-  scores_ = arena.take<float>(scores ? pool.token_capacity() : 0);
-  ranks_ = arena.take<uint32_t>(scores ? pool.token_capacity() : 0);
-  work_ = arena.take<float>(scores ? policy_work_floats(pool.layout().head_dim) : 0);
-  if (!arena.ok()) return Status::error(ErrorCode::kInternal, "the arena is too small for the cache's work space");
-  reset_stats();
+  if (options.guaranteed_percent > 100) {
+    return refuse("the guaranteed share, in percent,", options.guaranteed_percent, "at most 100");
+  }
+  if (retention.pooling.width % 2 == 0 || retention.pooling.width > kMaxPoolWidth) {
+    return refuse("the width of pooling", retention.pooling.width, "it must be odd, and at most 255");
+  }
+  if (retention.value_norm && !policy.is_share) {
+    return Status::error(ErrorCode::kInvalidArgument,
+                         "scores of policy %s may be negative: they cannot be weighted by the norm of the values",
+                         policy.name);
+  }
   return {};
 }
 
-Status CacheManager::make_room(uint32_t n) {
+}  // namespace
+
+// ---- Room --------------------------------------------------------------------------------------------------------
+
+Status CacheManager::carve(Arena& arena, KvPool& pool, const Policy& policy, const CacheOptions& options) {
+  LETHE_RETURN_IF_ERROR(check_options(policy, options));
+  pool_ = &pool;
+  policy_ = &policy;
+  options_ = options;
+  const uint64_t longest = pool.token_capacity(), all = uint64_t{pool.block_count()} * kBlockSlots;
+  uint64_t competing = longest;
+  if (budget() == Budget::kLayer) competing = std::min(all, longest * pool.kv_heads());
+  if (budget() == Budget::kGlobal) competing = all;
+  keep_bits_ = arena.take<uint64_t>((longest + 63) / 64);
+  worths_ = arena.take<Worth>(policy.evicts ? competing : 0);
+  scores_ = arena.take<float>(scores() ? longest : 0);
+  work_ = arena.take<float>(scores() ? policy_work_floats(pool.layout().head_dim) : 0);
+  if (!arena.ok()) return Status::error(ErrorCode::kInternal, "the arena is too small for the cache's work space");
+  clear();
+  return {};
+}
+
+Status CacheManager::make_room(uint32_t n, uint32_t position) {
   if (n > longest_step()) {
     return Status::error(ErrorCode::kPromptTooLong,
                          "a step of %u tokens: the cache of %llu bytes holds %u tokens and policy %s takes at most %u "
                          "at once",
-                         n, static_cast<unsigned long long>(pool_->blocks_bytes()), pool_->token_capacity(),
-                         policy_->name, longest_step());
+                         n, static_cast<unsigned long long>(pool_->blocks_bytes()), share(), policy_->name,
+                         longest_step());
   }
   LETHE_RETURN_IF_ERROR(drop_unseen());
   // No list outgrows the capacity: attention's work space is planned for that length.
-  if (pool_->longest() + n <= pool_->token_capacity() && pool_->blocks_needed(n) <= pool_->free_blocks()) return {};
-  if (!policy_->evicts()) {
+  const bool fits =
+      uint64_t{pool_->longest()} + n <= pool_->token_capacity() && pool_->blocks_needed(n) <= pool_->free_blocks();
+  if (fits) {
+    const uint32_t interval = scores() ? policy_->interval : 0;
+    const bool due = interval != 0 && position / interval != (position + n) / interval && wished_at_ != position;
+    if (!due) return {};
+    wished_at_ = position;
+    return evict(aim_for(n, position, share(), true));
+  }
+  if (!policy_->evicts) {
     return Status::error(ErrorCode::kKvFull,
                          "the cache is full: %u tokens are cached, %u more do not fit its %u tokens (%llu bytes), and "
                          "policy %s never evicts",
-                         pool_->longest(), n, pool_->token_capacity(),
-                         static_cast<unsigned long long>(pool_->blocks_bytes()), policy_->name);
+                         pool_->longest(), n, share(), static_cast<unsigned long long>(pool_->blocks_bytes()),
+                         policy_->name);
   }
-  // The blocks of a bounded list are its own: dropping more would only lose what can be seen.
-  return evict(n, pool_->token_capacity(), [this](uint32_t layer) { return !is_bounded(layer); });
+  return evict(aim_for(n, position, share(), false));
 }
 
-Status CacheManager::shrink(uint32_t capacity) {
+Status CacheManager::shrink(uint32_t share, uint32_t position) {
   LETHE_RETURN_IF_ERROR(drop_unseen());
-  if (pool_->longest() <= capacity) return {};
-  if (!policy_->evicts()) {
-    return Status::error(ErrorCode::kKvFull, "%u tokens are cached, %u would fit, and policy %s never evicts",
-                         pool_->longest(), capacity, policy_->name);
+  const Aim aim = aim_for(0, position, share, false);
+  uint64_t blocks = 0, fit = 0;
+  uint32_t longest = 0;
+  for_each_list(0, pool_->list_count(), aim, [&](uint32_t index) {
+    longest = std::max(longest, list_at(index).length);
+    blocks += kv_blocks_of_tokens(list_at(index).length);
+    fit += share / kBlockSlots;
+  });
+  if (longest <= longest_list(budget(), share) && blocks <= fit) return {};
+  if (!policy_->evicts) {
+    return Status::error(ErrorCode::kKvFull, "%u tokens are cached, %u would fit, and policy %s never evicts", longest,
+                         share, policy_->name);
   }
-  return evict(0, capacity, [](uint32_t) { return true; });
+  return evict(aim);
 }
 
-// Shrinks the lists of the layers that are wanted, so that n more tokens fit a capacity.
-template <typename Wanted>
-Status CacheManager::evict(uint32_t n, uint32_t capacity, Wanted wanted) {
-  const uint64_t begin_ns = os::monotonic_ns();
-  for (uint32_t layer = 0; layer < pool_->layers(); ++layer) {
-    if (!wanted(layer)) continue;
-    for (uint32_t kv_head = 0; kv_head < pool_->kv_heads(); ++kv_head) {
-      const uint32_t length = pool_->list(layer, kv_head).length;
-      const uint32_t target = target_length(length, n, capacity);
-      if (length > target) LETHE_RETURN_IF_ERROR(shrink_list(layer, kv_head, target));
-    }
-  }
-  ++stats_.evictions;
-  stats_.eviction_ns += os::monotonic_ns() - begin_ns;
-  stats_.last_length = pool_->longest();
+Status CacheManager::pin(TokenRange range) {
+  Pins pins = pins_;
+  LETHE_RETURN_IF_ERROR(pins.add(range));
+  LETHE_RETURN_IF_ERROR(check_pins(pins));
+  pins_ = pins;
   return {};
 }
 
-uint32_t CacheManager::longest_step() const {
-  const uint32_t capacity = pool_->token_capacity();
-  const uint32_t reserved = policy_->evicts() ? options_.sinks : 0;
-  return capacity > reserved ? capacity - reserved : 0;
+Status CacheManager::check_pins(const Pins& pins) const {
+  const uint32_t step = std::max(options_.longest_step, 1u) + budget_slack(budget());
+  if (!policy_->evicts || reserved(pins) + step <= share()) return {};
+  return Status::error(
+      ErrorCode::kRamTooSmall,
+      "%llu first and pinned tokens and a step of %u do not fit the cache of %u tokens: raise the cap, "
+      "take a smaller prefill chunk or pin less",
+      static_cast<unsigned long long>(reserved(pins)), step, share());
 }
 
-// A list that never needs all the blocks that others have.
-bool CacheManager::is_bounded(uint32_t layer) const {
+uint32_t CacheManager::longest_step() const {
+  const uint64_t taken = policy_->evicts ? reserved() + budget_slack(budget()) : 0;
+  return share() > taken ? static_cast<uint32_t>(share() - taken) : 0;
+}
+
+// A list that never needs all the blocks that others have. They are its own: to drop more would only lose what can be
+// seen.
+bool CacheManager::is_bounded(uint32_t layer, uint32_t share) const {
   const uint32_t seen = window(layer);
-  return seen != 0 && kv_window_blocks(seen, options_.longest_step) <= pool_->token_capacity() / kBlockSlots;
+  return seen != 0 && kv_window_blocks(seen, options_.longest_step) <= share / kBlockSlots;
 }
 
 bool CacheManager::endless() const {
-  if (policy_->evicts()) return true;
+  if (policy_->evicts) return true;
   for (uint32_t layer = 0; layer < pool_->layers(); ++layer) {
-    if (!is_bounded(layer)) return false;
+    if (!is_bounded(layer, share())) return false;
   }
   return true;
 }
@@ -136,55 +212,195 @@ CacheStats CacheManager::stats() const {
   return stats;
 }
 
-void CacheManager::reset_stats() {
+void CacheManager::clear() {
+  pins_.clear();
+  wished_at_ = UINT32_MAX;
   stats_ = {};
   evicted_slots_ = 0;
 }
 
-// Tokens that a list may keep when n more must fit. Lists of at most capacity - n tokens leave room for n tokens in
-// every list, because the capacity is a whole number of blocks per list.
-uint32_t CacheManager::target_length(uint32_t length, uint32_t n, uint32_t capacity) const {
-  const auto low_water = static_cast<uint32_t>(uint64_t{capacity} * options_.low_water_eighths / 8);
-  const uint32_t target = std::max(options_.sinks, std::min(low_water, capacity - n));
-  if (length <= target || policy_->score != nullptr) return target;
-  // Dropping whole blocks lets a window be compacted by relinking blocks, without moving bytes.
-  const uint32_t dropped = (length - target + kBlockSlots - 1) / kBlockSlots * kBlockSlots;
-  return dropped <= length - options_.sinks ? length - dropped : target;
+// ---- Eviction ----------------------------------------------------------------------------------------------------
+
+// So that n more tokens fit an even share of `share` tokens. Lists of share - n tokens leave room for n in every list,
+// because a share is a whole number of blocks; lists of different lengths have blocks that are not full besides.
+CacheManager::Aim CacheManager::aim_for(uint32_t n, uint32_t position, uint32_t share, bool only_wishes) const {
+  const auto below_mark = [&](uint32_t tokens) {
+    return static_cast<uint32_t>(uint64_t{tokens} * options_.low_water_eighths / 8);
+  };
+  const uint32_t room = n + budget_slack(budget()), longest = longest_list(budget(), share);
+  const auto always = static_cast<uint32_t>(reserved());
+  return {.position = position,
+          .share = share,
+          .target = std::max(always, std::min(below_mark(share), share - std::min(share, room))),
+          .longest = std::max(always, std::min(below_mark(longest), longest - std::min(longest, n))),
+          .only_wishes = only_wishes};
 }
 
-Status CacheManager::shrink_list(uint32_t layer, uint32_t kv_head, uint32_t target) {
-  const KvList before = pool_->list(layer, kv_head);
-  const std::span<uint64_t> keep = clear_keep_bits(before.length);
-  select(layer, kv_head, target, keep);
-  LETHE_RETURN_IF_ERROR(pool_->compact(layer, kv_head, keep));
-  const uint32_t after = pool_->list(layer, kv_head).length;
-  evicted_slots_ += before.length - after;
+uint32_t CacheManager::recent_tokens(uint32_t target) const {
+  const uint32_t percent = scores() ? options_.retention.recent_percent : 100;
+  return static_cast<uint32_t>((target - std::min<uint64_t>(target, reserved())) * percent / 100);
+}
+
+// What the lists of a layer keep each, when they do not compete.
+uint32_t CacheManager::layer_target(uint32_t layer, const Aim& aim) const {
+  if (budget() != Budget::kPyramid) return aim.target;
+  uint32_t layers = 0, above = 0;
+  for (uint32_t i = 0; i < pool_->layers(); ++i) {
+    if (is_bounded(i, aim.share)) continue;
+    ++layers;
+    above += i < layer ? 1 : 0;
+  }
+  if (layers < 2) return aim.target;
+  const auto stays = std::min(aim.target, static_cast<uint32_t>(reserved()) + recent_tokens(aim.target));
+  const uint32_t chosen = aim.target - stays, least = chosen / kPyramidSteepness, most = 2 * chosen - least;
+  const uint32_t step = layers - 1;  // rounded so that the mean is at most the target
+  return stays + most - static_cast<uint32_t>((uint64_t{above} * (most - least) + step - 1) / step);
+}
+
+template <typename Visit>
+void CacheManager::for_each_list(uint32_t first, uint32_t end, const Aim& aim, Visit visit) const {
+  for (uint32_t index = first; index < end; ++index) {
+    if (!is_bounded(index / pool_->kv_heads(), aim.share)) visit(index);
+  }
+}
+
+Status CacheManager::evict(const Aim& aim) {
+  const uint64_t begin_ns = os::monotonic_ns();
+  const EvictionReport before = stats_.last;
+  stats_.last = {};
+  const uint32_t lists = pool_->list_count();
+  const uint32_t together = budget() == Budget::kGlobal ? lists : budget() == Budget::kLayer ? pool_->kv_heads() : 1;
+  for (uint32_t first = 0; first < lists; first += together) {
+    LETHE_RETURN_IF_ERROR(evict_among(first, first + together, aim));
+  }
+  const uint64_t ns = os::monotonic_ns() - begin_ns;
+  stats_.eviction_ns += ns;
+  if (stats_.last.lists == 0) {
+    stats_.last = before;
+    return {};
+  }
+  stats_.last.ns = ns;
+  stats_.last_length = pool_->longest();
+  ++stats_.evictions;
   return {};
 }
 
-// Sets the bits of the `target` tokens that stay: sinks, the newest, and of the others those of the highest scores, the
-// newer of equals.
-void CacheManager::select(uint32_t layer, uint32_t kv_head, uint32_t target, std::span<uint64_t> keep) {
-  const KvList list = pool_->list(layer, kv_head);
-  const uint32_t percent = policy_->score == nullptr ? 100 : options_.recent_percent;
-  const auto recent = static_cast<uint32_t>(uint64_t{target - options_.sinks} * percent / 100);
-  const uint32_t begin = options_.sinks, end = list.length - recent;
-  keep_ranks(keep, 0, begin);
-  keep_ranks(keep, end, list.length);
-  const uint32_t chosen = target - options_.sinks - recent;
-  if (chosen == 0) return;
-  const std::span<float> scores = scores_.first(list.length);
-  policy_->score({pool_->view(), list, layer, kv_head, options_.seed, work_}, scores);
-  for (float& score : scores) {
-    if (!(score == score)) score = -std::numeric_limits<float>::infinity();  // so that the order below is one
+// Evicts from lists that compete for what they may keep together.
+Status CacheManager::evict_among(uint32_t first_list, uint32_t end_list, const Aim& aim) {
+  uint64_t tokens = 0, allowed = 0;
+  bool too_long = aim.only_wishes;
+  for_each_list(first_list, end_list, aim, [&](uint32_t index) {
+    const uint32_t length = list_at(index).length;
+    tokens += length;
+    allowed += layer_target(index / pool_->kv_heads(), aim);
+    too_long = too_long || length > aim.longest;
+  });
+  if (tokens <= allowed && !too_long) return {};
+
+  uint64_t rated = 0, left = 0;
+  const auto worths_of = [&](uint64_t at, uint32_t index) { return worths_.subspan(at, list_at(index).length); };
+  for_each_list(first_list, end_list, aim, [&](uint32_t index) {
+    const std::span<Worth> worths = worths_of(rated, index);
+    rate(index, aim, worths);
+    left += worths.size() - static_cast<size_t>(std::count(worths.begin(), worths.end(), kGone));
+    rated += worths.size();
+  });
+  Cut cut;
+  if (left > allowed && !aim.only_wishes) {
+    cut = find_cut(allowed, [&](auto visit) {
+      uint64_t at = 0;
+      for_each_list(first_list, end_list, aim, [&](uint32_t index) {
+        const std::span<const Worth> worths = worths_of(at, index);
+        for_each_entry(worths, visit);
+        at += worths.size();
+      });
+    });
   }
-  const std::span<uint32_t> ranks = ranks_.first(end - begin);
-  std::iota(ranks.begin(), ranks.end(), begin);
-  const auto stays_before = [&](uint32_t a, uint32_t b) {
-    return scores[a] != scores[b] ? scores[a] > scores[b] : a > b;
+  uint64_t at = 0;
+  Status status;
+  for_each_list(first_list, end_list, aim, [&](uint32_t index) {
+    const std::span<const Worth> worths = worths_of(at, index);
+    at += worths.size();
+    if (status.ok()) status = compact(index, worths, cut);
+  });
+  return status;
+}
+
+// What every token of a list is worth in this eviction.
+void CacheManager::rate(uint32_t list_index, const Aim& aim, std::span<Worth> worths) {
+  const auto length = static_cast<uint32_t>(worths.size());
+  uint32_t recent = recent_tokens(aim.target);
+  if (!scores()) {
+    // Dropping whole blocks lets a window be compacted by relinking blocks, without moving bytes.
+    const auto always = static_cast<uint32_t>(reserved());
+    const uint32_t beyond = length - std::min(length, aim.target);
+    const uint32_t dropped = (beyond + kBlockSlots - 1) / kBlockSlots * kBlockSlots;
+    if (dropped + always <= length) recent = length - always - dropped;
+    std::fill(worths.begin(), worths.end(), kGone);
+  }
+  const uint32_t end = length - std::min(length, recent);
+  if (scores()) rate_by_score(list_index, aim, end, worths);
+  const auto keep = [&](uint32_t begin_rank, uint32_t end_rank) {
+    std::fill(worths.begin() + std::min(begin_rank, length), worths.begin() + std::min(end_rank, length), kStays);
   };
-  std::nth_element(ranks.begin(), ranks.begin() + chosen, ranks.end(), stays_before);
-  for (const uint32_t rank : ranks.first(chosen)) keep_ranks(keep, rank, rank + 1);
+  keep(0, options_.sinks);
+  for (const TokenRange& range : pins_.ranges()) {
+    const KvPoolView view = pool_->view();
+    keep(rank_of_position(view, list_at(list_index), range.begin),
+         rank_of_position(view, list_at(list_index), range.end));
+  }
+  keep(end, length);
+  if (budget() == Budget::kLayer || budget() == Budget::kGlobal) {
+    mark_best(worths, aim.longest, false, kGone);
+    mark_best(worths, uint64_t{aim.target} * options_.guaranteed_percent / 100, true, kStays);
+  }
+}
+
+// By the policy's scores, of the tokens before rank `end`.
+void CacheManager::rate_by_score(uint32_t list_index, const Aim& aim, uint32_t end, std::span<Worth> worths) {
+  const Retention& retention = options_.retention;
+  const KvPoolView view = pool_->view();
+  const KvList& list = list_at(list_index);
+  const std::span<float> scores = scores_.first(list.length);
+  policy_->score({.pool = view,
+                  .list = list,
+                  .layer = list_index / pool_->kv_heads(),
+                  .kv_head = list_index % pool_->kv_heads(),
+                  .next_position = aim.position,
+                  .seed = options_.seed,
+                  .work = work_},
+                 scores);
+  for_each_block(view, list, [&](const uint8_t* block, uint32_t rank, uint32_t count) {
+    float norms[kBlockSlots];
+    if (retention.value_norm) value_norms(view.layout, block, norms);
+    for (uint32_t slot = 0; slot < count && rank + slot < end; ++slot) {
+      float score = pooled(retention.pooling, scores.first(end), rank + slot);
+      if (retention.value_norm) score *= norms[slot];
+      worths[rank + slot] = score < policy_->drop_below ? kGone : worth_of(score);
+    }
+  });
+}
+
+// Drops the tokens below the cut from one list.
+Status CacheManager::compact(uint32_t list_index, std::span<const Worth> worths, Cut& cut) {
+  const auto length = static_cast<uint32_t>(worths.size());
+  const std::span<uint64_t> keep = clear_keep_bits(length);
+  uint32_t kept = 0;
+  for (uint32_t rank = 0; rank < length; ++rank) {
+    if (!cut.keeps(entry_of(worths[rank], length - 1 - rank))) continue;
+    keep[rank / 64] |= uint64_t{1} << rank % 64;
+    ++kept;
+  }
+  const uint32_t lost = length - kept;
+  if (lost == 0) return {};
+  LETHE_RETURN_IF_ERROR(pool_->compact(list_index / pool_->kv_heads(), list_index % pool_->kv_heads(), keep));
+  EvictionReport& report = stats_.last;
+  report.fewest = report.lists == 0 ? lost : std::min(report.fewest, lost);
+  report.most = std::max(report.most, lost);
+  report.tokens += lost;
+  ++report.lists;
+  evicted_slots_ += lost;
+  return {};
 }
 
 }  // namespace lethe

@@ -1,4 +1,7 @@
 // CacheManager: makes room in a KvPool by a policy, so that the cache never outgrows its blocks.
+//
+// An eviction rates the tokens of every list (first, pinned and newest ones stay, the policy's wishes go, the others
+// count by score), cuts the order where the budget ends, and compacts the lists.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +9,9 @@
 
 #include "runtime/base/status.h"
 #include "runtime/cache/kv_pool.h"
+#include "runtime/cache/pins.h"
 #include "runtime/cache/policy.h"
+#include "runtime/cache/select.h"
 #include "runtime/memory/arena.h"
 
 namespace lethe {
@@ -15,19 +20,31 @@ struct CacheOptions {
   uint32_t sinks = 4;  // first tokens that are never dropped
   // An eviction leaves at most this many eighths of the capacity, so that its cost is shared by many tokens. 1-8.
   uint32_t low_water_eighths = 7;
-  uint32_t recent_percent = 100;  // Policy::recent_percent, or what the user wants instead
-  uint64_t seed = 0;              // for policies that draw
+  Retention retention = {};  // Policy::retention, or what the user wants instead
+  // Where lists compete: the share of an even budget that no list loses to others (alpha of Ada-KV).
+  uint32_t guaranteed_percent = 20;
+  uint64_t seed = 0;  // for policies that draw
   // Tokens that a query of a layer sees, itself included; 0: all. What lies behind a window is dropped, and nothing is
   // lost by it. Empty: no layer has a window. Outlives the manager.
   std::span<const uint32_t> windows = {};  // [layers]
-  uint32_t longest_step = 0;               // most tokens of make_room, for lists with a window
+  uint32_t longest_step = 0;               // most tokens of make_room, for lists with a window and for pins
+};
+
+// One eviction. A list counts when it lost tokens.
+struct EvictionReport {
+  uint32_t lists = 0;
+  uint64_t tokens = 0;  // that they lost, summed
+  uint32_t fewest = 0;  // that one of them lost
+  uint32_t most = 0;
+  uint64_t ns = 0;
 };
 
 struct CacheStats {
-  uint64_t evictions = 0;       // times that make_room shrank lists
-  uint64_t evicted_tokens = 0;  // mean over the lists, rounded down
-  uint64_t eviction_ns = 0;
-  uint32_t last_length = 0;  // tokens of the longest list after the last eviction
+  uint64_t evictions = 0;       // times that lists lost tokens to the policy
+  uint64_t evicted_tokens = 0;  // mean over all lists, rounded down
+  uint64_t eviction_ns = 0;     // of all evictions
+  uint32_t last_length = 0;     // tokens of the longest list after the last eviction
+  EvictionReport last = {};
 };
 
 // Owns nothing: pool and policy must outlive it. Deterministic, allocates nothing, one thread at a time.
@@ -37,20 +54,32 @@ class CacheManager {
   CacheManager(const CacheManager&) = delete;
   CacheManager& operator=(const CacheManager&) = delete;
 
-  // Takes work space from `arena` (or measures it); `pool` has been carved. kInvalidArgument for impossible options,
-  // kInternal when the arena is too small.
+  // Takes work space from `arena` (or measures it); `pool` has been carved with a token capacity of
+  // longest_list(retention.budget, even share). kInvalidArgument for impossible options, kInternal when the arena is
+  // too small.
   Status carve(Arena& arena, KvPool& pool, const Policy& policy, const CacheOptions& options);
 
-  // Sees to it that KvPool::begin_append(n) will succeed, between steps. Errors, with nothing changed:
-  //   kPromptTooLong  not even an empty cache takes n tokens (with an evicting policy: besides the sinks)
+  // Sees to it that KvPool::begin_append(n) will succeed, between steps; `position` is that of the first of the n
+  // tokens. Errors, with nothing changed:
+  //   kPromptTooLong  not even an empty cache takes n tokens (with an evicting policy: besides what always stays)
   //   kKvFull         the cache is full and the policy never evicts
-  Status make_room(uint32_t n);
+  Status make_room(uint32_t n, uint32_t position);
 
-  // Between steps: brings every list below `capacity` tokens (above sinks, at most the pool's capacity), by the policy.
-  // kKvFull when the policy never evicts and a list is longer; then nothing changes.
-  Status shrink(uint32_t capacity);
+  // Between steps: brings the lists to an even share of `share` tokens (a multiple of 32 above reserved(), at most the
+  // pool's), by the policy. kKvFull when the policy never evicts and a list is longer; then nothing changes.
+  Status shrink(uint32_t share, uint32_t position);
 
-  // The longest step that make_room can ever grant. 0 when the pool cannot even hold the sinks and one token.
+  // Never drops the tokens of a range of positions, of those that are still there and of those to come. (Layers with a
+  // window lose what no query can see all the same.) kRamTooSmall when no room would be left for a step;
+  // kInvalidArgument for an empty range or too many of them. On an error nothing changes.
+  Status pin(TokenRange range);
+  const Pins& pins() const { return pins_; }
+  Status check_pins(const Pins& pins) const;         // kRamTooSmall as above
+  void set_pins(const Pins& pins) { pins_ = pins; }  // checked before
+  // Tokens of a list that always stay: the first and the pinned ones.
+  uint64_t reserved() const { return reserved(pins_); }
+
+  // The longest step that make_room can ever grant. 0 when the pool cannot hold what always stays and one token.
   uint32_t longest_step() const;
 
   // Whether a conversation may go on for ever: the policy evicts, or windows bound every list.
@@ -58,26 +87,50 @@ class CacheManager {
 
   const Policy& policy() const { return *policy_; }
   CacheStats stats() const;
-  void reset_stats();
+  void clear();  // forgets pins and figures
 
  private:
+  // What an eviction brings the lists to.
+  struct Aim {
+    uint32_t position;  // of the next token
+    uint32_t share;     // even share that the pool has
+    uint32_t target;    // tokens that a list keeps, the mean where they compete
+    uint32_t longest;   // of any list
+    bool only_wishes;   // no list is too long: only what the policy wants to drop goes
+  };
+
   uint32_t window(uint32_t layer) const { return options_.windows.empty() ? 0 : options_.windows[layer]; }
-  bool is_bounded(uint32_t layer) const;
+  Budget budget() const { return options_.retention.budget; }
+  uint32_t share() const { return pool_->token_capacity() / longest_list(budget(), 1); }
+  uint64_t reserved(const Pins& pins) const { return options_.sinks + pins.tokens_from(options_.sinks); }
+  bool scores() const { return policy_->score != nullptr && options_.retention.recent_percent < 100; }
+  bool is_bounded(uint32_t layer, uint32_t share) const;
   Status drop_unseen();
+
+  Aim aim_for(uint32_t n, uint32_t position, uint32_t share, bool only_wishes) const;
+  uint32_t layer_target(uint32_t layer, const Aim& aim) const;
+  uint32_t recent_tokens(uint32_t target) const;
+  Status evict(const Aim& aim);
+  Status evict_among(uint32_t first_list, uint32_t end_list, const Aim& aim);
+  void rate(uint32_t list_index, const Aim& aim, std::span<Worth> worths);
+  void rate_by_score(uint32_t list_index, const Aim& aim, uint32_t end, std::span<Worth> worths);
+  Status compact(uint32_t list_index, std::span<const Worth> worths, Cut& cut);
   std::span<uint64_t> clear_keep_bits(uint32_t length);
-  uint32_t target_length(uint32_t length, uint32_t n, uint32_t capacity) const;
-  void select(uint32_t layer, uint32_t kv_head, uint32_t target, std::span<uint64_t> keep);
-  template <typename Wanted>
-  Status evict(uint32_t n, uint32_t capacity, Wanted wanted);
-  Status shrink_list(uint32_t layer, uint32_t kv_head, uint32_t target);
+  const KvList& list_at(uint32_t index) const {
+    return pool_->list(index / pool_->kv_heads(), index % pool_->kv_heads());
+  }
+  template <typename Visit>  // visit(list index) for the lists of [first, end) that the policy governs
+  void for_each_list(uint32_t first, uint32_t end, const Aim& aim, Visit visit) const;
 
   KvPool* pool_ = nullptr;
   const Policy* policy_ = nullptr;
   CacheOptions options_;
-  std::span<uint64_t> keep_bits_;  // [tokens of all blocks / 64]: one list may own them all
-  std::span<float> scores_;        // [token capacity] of the list that shrinks, when the policy scores
-  std::span<uint32_t> ranks_;      // [token capacity] likewise
-  std::span<float> work_;          // [policy_work_floats] likewise
+  Pins pins_;
+  std::span<uint64_t> keep_bits_;    // [token capacity / 64]
+  std::span<Worth> worths_;          // [tokens of all lists that compete]
+  std::span<float> scores_;          // [token capacity] of one list, when the policy scores
+  std::span<float> work_;            // [policy_work_floats] likewise
+  uint32_t wished_at_ = UINT32_MAX;  // position of the last eviction by wishes: room may be made twice for a step
   CacheStats stats_;
   uint64_t evicted_slots_ = 0;  // summed over lists
 };

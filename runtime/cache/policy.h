@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -15,14 +16,49 @@
 
 namespace lethe {
 
+// How the lists share the cache when it is full.
+enum class Budget : uint8_t {
+  kList,     // every list keeps the same number of tokens
+  kPyramid,  // as kList, but early layers keep more than late ones (PyramidKV, arXiv 2406.02069, section 3.2)
+  kLayer,   // the lists of a layer compete: the highest scores of them all stay (Ada-KV, arXiv 2407.11550, section 3.3)
+  kGlobal,  // all lists compete
+};
+
+// Tokens of the longest list when the even share is `share`. Attention's work space is planned for it, so a list that
+// wins tokens from others stops here.
+constexpr uint32_t longest_list(Budget budget, uint32_t share) { return budget == Budget::kList ? share : 2 * share; }
+// The tokens that lists of different lengths may waste, each, in blocks that are not full.
+constexpr uint32_t budget_slack(Budget budget) { return budget == Budget::kList ? 0 : kBlockSlots - 1; }
+
+// Smooths scores over neighbours, so that what stays are pieces of text (SnapKV, arXiv 2404.14469, section 4.2). Ranks
+// outside of what is scored count as 0 in a mean, as in the authors' code.
+enum class PoolKind : uint8_t { kNone, kMean, kMax };
+struct Pooling {
+  PoolKind kind = PoolKind::kNone;
+  uint32_t width = 1;  // odd, at most kMaxPoolWidth
+};
+inline constexpr uint32_t kMaxPoolWidth = 255;
+
+// How the tokens that stay follow from the scores.
+struct Retention {
+  // Share of what stays, besides the first and the pinned tokens, that is simply the newest; 100: nothing is scored.
+  // The rest are the tokens of the highest scores.
+  uint32_t recent_percent = 50;
+  Budget budget = Budget::kList;
+  Pooling pooling = {};
+  // Multiplies every score by the sum of the magnitudes of the token's value (VATP, arXiv 2406.12335, section 3.2).
+  bool value_norm = false;
+};
+
 // One list whose tokens are to be scored.
 struct ScoreArgs {
   KvPoolView pool;
   KvList list;
   uint32_t layer;
   uint32_t kv_head;
-  uint64_t seed;          // for policies that draw
-  std::span<float> work;  // [policy_work_floats(head_dim)]
+  uint32_t next_position;  // of the token that comes next
+  uint64_t seed;           // for policies that draw
+  std::span<float> work;   // [policy_work_floats(head_dim)]
 };
 
 // A block of keys or values as floats, and four rows.
@@ -30,18 +66,21 @@ constexpr size_t policy_work_floats(size_t head_dim) { return head_dim * (kBlock
 
 struct Policy {
   const char* name;
-  PositionMode default_positions;
-  uint32_t state_bytes_per_slot;
-  // Share of what stays, besides the sinks, that is simply the newest tokens; 100: nothing is scored. The rest are the
-  // tokens of the highest scores. A user may choose another share.
-  uint32_t recent_percent;
+  PositionMode default_positions = PositionMode::kRolling;
+  bool evicts = true;        // false: a full cache is an error
+  Retention retention = {};  // a user may choose otherwise
+  bool is_share = false;     // scores are not negative, like shares of attention: they may be weighted by value_norm
+
+  // Whatever room there is, tokens of a score below this go: when room is made, and when the conversation passes a
+  // multiple of `interval` tokens (0: only then).
+  float drop_below = -std::numeric_limits<float>::infinity();
+  uint32_t interval = 0;
+
+  uint32_t state_bytes_per_slot = 0;
+  Observer observer = {};
   // Higher is worth more; what is not a number counts as least. Null: nothing is scored.
   //   scores [list.length]
-  void (*score)(const ScoreArgs& args, std::span<float> scores);
-  Observer observer = {};
-
-  // False: a full cache is an error.
-  bool evicts() const { return score != nullptr || recent_percent == 100; }
+  void (*score)(const ScoreArgs& args, std::span<float> scores) = nullptr;
 };
 
 extern const Policy kFullPolicy;

@@ -54,7 +54,7 @@ Status Session::generate(const GenerateOptions& options, StopReason* reason, uin
     }
     const uint64_t begin_ns = os::monotonic_ns();
     status = check_fits(1);
-    if (status.ok()) status = manager_.make_room(1);
+    if (status.ok()) status = manager_.make_room(1, static_cast<uint32_t>(position_));
     if (!status.ok()) break;
     const Result<int32_t> sampled = sampler_.sample(backend_.logits(0));
     if (!sampled.ok()) {

@@ -28,13 +28,15 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
   const Tokenizer::Scratch tokenizer_scratch = Tokenizer::layout(arena, model_->tokenizer(), kMaxPieceBytes);
   count(MemoryTag::kTokenizer);
 
+  const Retention retention = retention_of(options_);
+  const uint32_t longest = longest_list(retention.budget, shape.cache_tokens());
   program_ = build_program(*model_);
   const Result<cpu::BufferPlan> buffers = plan_activations(program_, shape.chunk);
   if (!buffers.ok()) return buffers.status();
   backend_.lay_out_activations(arena, *model_, program_, buffers.value(),
                                {.chunk = shape.chunk,
                                 .logit_rows = options_.logit_rows,
-                                .cache_tokens = shape.cache_tokens(),
+                                .cache_tokens = longest,
                                 .threads = options_.threads,
                                 .positions = options_.positions,
                                 .observer = options_.policy->observer});
@@ -53,12 +55,10 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                           .type = options_.kv_type,
                                           .block_count = static_cast<uint32_t>(std::min<uint64_t>(blocks, UINT32_MAX)),
                                           .state_bytes_per_slot = options_.policy->state_bytes_per_slot,
-                                          .token_capacity = shape.cache_tokens()}));
-  const uint32_t recent =
-      options_.recent_percent >= 0 ? static_cast<uint32_t>(options_.recent_percent) : options_.policy->recent_percent;
+                                          .token_capacity = longest}));
   LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, *options_.policy,
                                        {.sinks = options_.sinks,
-                                        .recent_percent = recent,
+                                        .retention = retention,
                                         .seed = options_.policy_seed,
                                         .windows = windows_,
                                         .longest_step = shape.chunk}));
@@ -109,7 +109,7 @@ void Session::close(Session* session) {
 
 void Session::reset() {
   kv_.clear();
-  manager_.reset_stats();
+  manager_.clear();
   sampler_.reset();
   position_ = 0;
   has_logits_ = in_turn_ = failed_ = false;
@@ -125,12 +125,17 @@ Status Session::set_ram(uint64_t bytes) {
     const SessionShape shape{plan_.shape.chunk, blocks_per_list};
     return round_up(pool_blocks(model_->config(), shape) * kv_.layout().block_bytes, os::page_size());
   };
-  const uint32_t fewest = fewest_blocks(plan_.shape.chunk, options_.sinks);
+  const Budget budget = retention_of(options_).budget;
+  const uint32_t fewest = fewest_blocks(plan_.shape.chunk, manager_.reserved(), budget);
   if (fixed + pool_bytes(fewest) > bytes) {
-    return Status::error(
-        ErrorCode::kRamTooSmall, "a cap of %llu bytes: this session works with %llu at least (%llu besides the cache)",
-        static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(fixed + pool_bytes(fewest)),
-        static_cast<unsigned long long>(fixed));
+    return Status::error(ErrorCode::kRamTooSmall,
+                         "a cap of %llu bytes: this session works with %llu at least (%llu besides the cache, which "
+                         "holds %llu first and "
+                         "pinned tokens and a step of %u)",
+                         static_cast<unsigned long long>(bytes),
+                         static_cast<unsigned long long>(fixed + pool_bytes(fewest)),
+                         static_cast<unsigned long long>(fixed), static_cast<unsigned long long>(manager_.reserved()),
+                         plan_.shape.chunk);
   }
   uint32_t fits = fewest, too_many = created_blocks_ + 1;
   while (fits + 1 < too_many) {
@@ -138,14 +143,17 @@ Status Session::set_ram(uint64_t bytes) {
     (fixed + pool_bytes(middle) <= bytes ? fits : too_many) = middle;
   }
   const SessionShape shape{plan_.shape.chunk, fits};
-  if (fits < plan_.shape.blocks_per_list) LETHE_RETURN_IF_ERROR(manager_.shrink(shape.cache_tokens()));
+  if (fits < plan_.shape.blocks_per_list) {
+    LETHE_RETURN_IF_ERROR(manager_.shrink(shape.cache_tokens(), static_cast<uint32_t>(position_)));
+  }
   // Reserved before it is used, released after it was given back.
   const uint64_t wanted = pool_bytes(fits);
   if (wanted > pool) {
     LETHE_RETURN_IF_ERROR(ledger_.set_cap(std::max(bytes, ledger_.cap())));
     LETHE_RETURN_IF_ERROR(ledger_.reserve(MemoryTag::kKvPool, wanted - pool));
   }
-  LETHE_RETURN_IF_ERROR(kv_.resize(static_cast<uint32_t>(pool_blocks(model_->config(), shape)), shape.cache_tokens()));
+  LETHE_RETURN_IF_ERROR(kv_.resize(static_cast<uint32_t>(pool_blocks(model_->config(), shape)),
+                                   longest_list(budget, shape.cache_tokens())));
   if (wanted < pool) {
     os::discard_pages(kv_.block(0) + wanted, pool - wanted);
     ledger_.release(MemoryTag::kKvPool, pool - wanted);
@@ -156,6 +164,18 @@ Status Session::set_ram(uint64_t bytes) {
   pool = wanted;
   options_.ram_bytes = bytes;
   return {};
+}
+
+Status Session::pin(uint64_t begin, uint64_t end) {
+  LETHE_RETURN_IF_ERROR(check_usable());
+  if (end == kAllSoFar) end = position_;
+  if (begin >= end || end > kMaxPosition) {
+    return Status::error(ErrorCode::kInvalidArgument,
+                         "tokens %llu to %llu: a range ends behind its beginning, and at %llu at most",
+                         static_cast<unsigned long long>(begin), static_cast<unsigned long long>(end),
+                         static_cast<unsigned long long>(kMaxPosition));
+  }
+  return manager_.pin({static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
 }
 
 SessionStats Session::stats() const {
@@ -228,7 +248,7 @@ bool Session::is_end(int32_t id) const {
 
 Status Session::step(const cpu::StepInput& input, const std::atomic<bool>& cancelled) {
   const auto tokens = static_cast<uint32_t>(input.tokens);
-  LETHE_RETURN_IF_ERROR(manager_.make_room(tokens));
+  LETHE_RETURN_IF_ERROR(manager_.make_room(tokens, static_cast<uint32_t>(position_)));
   LETHE_RETURN_IF_ERROR(kv_.begin_append(tokens));
   const Status status = backend_.run_layers(input, static_cast<uint32_t>(position_), kv_, cancelled);
   if (!status.ok()) {

@@ -60,6 +60,11 @@ class Session {
   // gives the cache more room, up to what it was created with. kRamTooSmall: too small for any cache; kKvFull: policy
   // `full` holds more. On an error nothing changes.
   Status set_ram(uint64_t bytes);
+  // The tokens at positions [begin, end) are never forgotten from now on: those that the cache still has and those to
+  // come. kInvalidArgument for an empty range or too many ranges apart; kRamTooSmall when the cache has no room for a
+  // step besides. On an error nothing changes.
+  static constexpr uint64_t kAllSoFar = UINT64_MAX;
+  Status pin(uint64_t begin, uint64_t end = kAllSoFar);
   // For callers that enforce one thread at a time: false when another holds the session.
   bool try_hold() { return !held_.exchange(true, std::memory_order_acquire); }
   void let_go() { held_.store(false, std::memory_order_release); }
@@ -116,7 +121,7 @@ class Session {
   Status finish_feed(uint64_t begin_ns, Status status);
   bool is_end(int32_t id) const;
   SavedState saved_state() const;
-  void adopt(const SavedState& state, const Sampler& sampler);
+  void adopt(const SavedState& state, const Sampler& sampler, const Pins& pins);
 
   const Model* model_;
   SessionOptions options_;

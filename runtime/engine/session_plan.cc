@@ -14,7 +14,7 @@ namespace {
 
 constexpr uint32_t kSmallestChunk = 16;
 constexpr uint32_t kLargestAutomaticChunk = 128;  // longer ones leave the second cache, and gain nothing
-constexpr uint32_t kFewestBlocks = 2;  // per list
+constexpr uint32_t kFewestBlocks = 2;             // per list
 constexpr uint32_t kMaxSinks = 4096;
 constexpr uint32_t kMaxCacheTokens = 1u << 26;
 constexpr uint64_t kMaxHostBytes = uint64_t{1} << 48;  // so that sums stay far from 64 bits
@@ -35,9 +35,6 @@ Status check_options(const SessionOptions& options) {
   }
   if (options.logit_rows == 0 || options.logit_rows > kMaxLogitRows) {
     return refuse("logit_rows", options.logit_rows, kMaxLogitRows);
-  }
-  if (options.recent_percent < -1 || options.recent_percent > 100) {
-    return Status::error(ErrorCode::kInvalidArgument, "recent_percent is %d: -1 to 100", options.recent_percent);
   }
   if (options.sinks > kMaxSinks) return refuse("sinks", options.sinks, kMaxSinks);
   if (options.turn_bytes > kMaxTurnBytes) return refuse("turn_bytes", options.turn_bytes, kMaxTurnBytes);
@@ -64,8 +61,18 @@ Result<cpu::BufferPlan> plan_activations(const Program& program, uint32_t chunk)
   return plan;
 }
 
-uint32_t fewest_blocks(uint32_t chunk, uint32_t sinks) {
-  return std::max(kFewestBlocks, kv_blocks_of_tokens(uint64_t{chunk} + sinks));
+Retention retention_of(const SessionOptions& options) {
+  Retention retention = options.policy->retention;
+  retention.recent_percent = options.recent_percent.value_or(retention.recent_percent);
+  retention.budget = options.budget.value_or(retention.budget);
+  retention.pooling = options.pooling.value_or(retention.pooling);
+  retention.value_norm = options.value_norm.value_or(retention.value_norm);
+  if (options.policy->score == nullptr || retention.recent_percent == 100) retention.budget = Budget::kList;
+  return retention;
+}
+
+uint32_t fewest_blocks(uint32_t chunk, uint64_t reserved, Budget budget) {
+  return std::max(kFewestBlocks, kv_blocks_of_tokens(chunk + reserved + budget_slack(budget)));
 }
 
 uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape) {
@@ -84,6 +91,7 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
   const ModelConfig& config = model.config();
   const uint64_t lists = uint64_t{config.layers} * config.kv_heads;
   const uint64_t page = os::page_size();
+  const Budget budget = retention_of(options).budget;
 
   // Everything a shape takes, in `plan`.
   const auto measure = [&](SessionShape shape) -> Status {
@@ -110,7 +118,7 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
   const uint32_t smallest_chunk = options.prefill_chunk != 0 ? std::max(options.prefill_chunk, options.logit_rows)
                                                              : std::max(kSmallestChunk, options.logit_rows);
   const uint32_t wanted_blocks = kv_blocks_of_tokens(options.max_tokens);
-  const uint32_t smallest_blocks = std::max(wanted_blocks, fewest_blocks(smallest_chunk, options.sinks));
+  const uint32_t smallest_blocks = std::max(wanted_blocks, fewest_blocks(smallest_chunk, options.sinks, budget));
   LETHE_RETURN_IF_ERROR(measure({smallest_chunk, smallest_blocks}));
   plan->minimum_ram = plan->total;
   if (plan->total > options.ram_bytes) {
@@ -129,7 +137,7 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
   const uint32_t most_blocks = std::max(smallest_blocks, std::min(useful_blocks, countable_blocks));
   if (options.prefill_chunk == 0) {
     for (uint32_t chunk = kLargestAutomaticChunk; chunk > smallest_chunk; chunk /= 2) {
-      const uint32_t blocks = std::max(smallest_blocks, fewest_blocks(chunk, options.sinks));
+      const uint32_t blocks = std::max(smallest_blocks, fewest_blocks(chunk, options.sinks, budget));
       // An evicting cache should not have to forget half of itself for one chunk.
       if (blocks > most_blocks || chunk * 2 > most_blocks * kBlockSlots) continue;
       LETHE_RETURN_IF_ERROR(measure({chunk, blocks}));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "runtime/backend/cpu/cpu_backend.h"
 #include "runtime/base/status.h"
@@ -23,8 +24,12 @@ struct SessionOptions {
   uint64_t host_bytes = 0;
   const Policy* policy = &kWindowPolicy;
   uint32_t sinks = 4;
-  int32_t recent_percent = -1;  // of what stays in an eviction, the newest tokens; -1: as the policy has it
-  uint64_t policy_seed = 0;     // for policies that draw
+  uint64_t policy_seed = 0;  // for policies that draw
+  // What stays in an eviction (policy.h); empty: as the policy has it.
+  std::optional<uint32_t> recent_percent = {};
+  std::optional<Budget> budget = {};
+  std::optional<Pooling> pooling = {};
+  std::optional<bool> value_norm = {};
   KvType kv_type = KvType::kF16;
   PositionMode positions = PositionMode::kRolling;
   uint32_t max_tokens = 0;     // 0: all that the cap allows, at most the trained length
@@ -34,14 +39,17 @@ struct SessionOptions {
   uint32_t turn_bytes = 16 << 10;
 };
 
+// The policy's retention with what the options say instead. Without scores lists have nothing to compete with.
+Retention retention_of(const SessionOptions& options);
+
 // What the cap is cut into. Everything else follows from the model and the options.
 struct SessionShape {
   uint32_t chunk = 0;            // most tokens of a step
   uint32_t blocks_per_list = 0;  // KV blocks per (layer, KV head); fewer where a window is shorter
   uint32_t cache_tokens() const { return blocks_per_list * kBlockSlots; }
 };
-// Fewest blocks per list that a chunk can work with.
-uint32_t fewest_blocks(uint32_t chunk, uint32_t sinks);
+// Fewest blocks per list that a chunk can work with, besides `reserved` tokens that always stay.
+uint32_t fewest_blocks(uint32_t chunk, uint64_t reserved, Budget budget);
 // KV blocks of all lists together.
 uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape);
 

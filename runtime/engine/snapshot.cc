@@ -1,5 +1,6 @@
 // Saved sessions and forks. A snapshot file is:
-//   FileHeader, list lengths u32 [layers * kv_heads], logits f32 [vocab] when there are any,
+//   FileHeader, pinned ranges u32 [pin_count][2], list lengths u32 [layers * kv_heads], logits f32 [vocab] when there
+//   are any,
 //   then for every list its blocks in order; at the end XXH64 of all before it.
 // Host byte order: a snapshot belongs to the kind of machine that wrote it, and to one version of its layout.
 #include <algorithm>
@@ -16,12 +17,13 @@ struct Session::SavedState {
   uint32_t has_logits;
   uint32_t in_turn;
   Sampler::State sampler;
+  uint64_t pin_count;
 };
 
 namespace {
 
 constexpr char kMagic[8] = {'L', 'E', 'T', 'H', 'E', 'S', 'N', 'P'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // What must be equal for a snapshot to mean the same in this session.
 struct Identity {
@@ -95,14 +97,16 @@ Session::SavedState Session::saved_state() const {
   state.has_logits = has_logits_ ? 1 : 0;
   state.in_turn = in_turn_ ? 1 : 0;
   state.sampler = sampler_.state();
+  state.pin_count = manager_.pins().ranges().size();
   return state;
 }
 
-void Session::adopt(const SavedState& state, const Sampler& sampler) {
+void Session::adopt(const SavedState& state, const Sampler& sampler, const Pins& pins) {
   position_ = state.position;
   has_logits_ = state.has_logits != 0;
   in_turn_ = state.in_turn != 0;
   sampler_ = sampler;
+  manager_.set_pins(pins);
   failed_ = false;
 }
 
@@ -122,6 +126,7 @@ Status Session::save(const char* path) {
   LETHE_RETURN_IF_ERROR(write(&kVersion, sizeof kVersion));
   LETHE_RETURN_IF_ERROR(write(&identity, sizeof identity));
   LETHE_RETURN_IF_ERROR(write(&state, sizeof state));
+  LETHE_RETURN_IF_ERROR(write(manager_.pins().ranges().data(), manager_.pins().ranges().size_bytes()));
   for (uint32_t layer = 0; layer < kv_.layers(); ++layer) {
     for (uint32_t head = 0; head < kv_.kv_heads(); ++head) {
       LETHE_RETURN_IF_ERROR(write(&kv_.list(layer, head).length, sizeof(uint32_t)));
@@ -166,10 +171,21 @@ Status Session::restore(const char* path) {
   }
   SavedState state;
   const uint8_t* state_bytes = reader.take(sizeof state);
-  const uint8_t* lengths = reader.take(uint64_t{kv_.list_count()} * sizeof(uint32_t));
-  if (state_bytes == nullptr || lengths == nullptr) return corrupt("too short");
+  if (state_bytes == nullptr) return corrupt("too short");
   memcpy(&state, state_bytes, sizeof state);
   if (state.position > kMaxPosition) return corrupt("impossible position");
+  if (state.pin_count > Pins::kMax) return corrupt("too many pinned ranges");
+  const uint8_t* pin_bytes = reader.take(state.pin_count * sizeof(TokenRange));
+  const uint8_t* lengths = reader.take(uint64_t{kv_.list_count()} * sizeof(uint32_t));
+  if (pin_bytes == nullptr || lengths == nullptr) return corrupt("too short");
+  Pins pins;
+  for (uint64_t i = 0; i < state.pin_count; ++i) {
+    TokenRange range;
+    memcpy(&range, pin_bytes + i * sizeof range, sizeof range);
+    if (range.begin >= range.end || range.end > kMaxPosition) return corrupt("impossible pinned range");
+    LETHE_RETURN_IF_ERROR(pins.add(range));
+  }
+  LETHE_RETURN_IF_ERROR(manager_.check_pins(pins));
   Sampler sampler = sampler_;  // keeps this session's options
   LETHE_RETURN_IF_ERROR(sampler.restore(state.sampler));
   const uint8_t* logits = nullptr;
@@ -218,13 +234,17 @@ Status Session::restore(const char* path) {
     return {};
   }));
   if (logits != nullptr) memcpy(backend_.logits(0).data(), logits, backend_.logits(0).size_bytes());
-  adopt(state, sampler);
+  adopt(state, sampler, pins);
   return {};
 }
 
 Result<Session*> Session::fork() {
   if (Status status = check_usable(); !status.ok()) return status;
-  Result<Session*> created = create(*model_, options_);
+  // Of the same shape, so that the copy forgets as this one does, though a cap that was raised might allow more.
+  SessionOptions options = options_;
+  options.prefill_chunk = plan_.shape.chunk;
+  options.max_tokens = plan_.shape.cache_tokens();
+  Result<Session*> created = create(*model_, options);
   if (!created.ok()) return created;
   Session* copy = created.value();
   Sampler sampler = copy->sampler_;
@@ -246,7 +266,7 @@ Result<Session*> Session::fork() {
     return status;
   }
   std::copy_n(backend_.logits(0).data(), backend_.logits(0).size(), copy->backend_.logits(0).data());
-  copy->adopt(saved_state(), sampler);
+  copy->adopt(saved_state(), sampler, manager_.pins());
   return copy;
 }
 

@@ -9,59 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "tests/cache/pool_model.h"
+#include "tests/cache/owned_manager.h"
 
 using namespace lethe;
 using namespace lethe::test;
-
-namespace {
-
-struct OwnedManager {
-  OwnedManager(const KvPoolOptions& shape, const Policy& policy, const CacheOptions& options = {}) : owned(shape) {
-    Arena measured = Arena::measuring();
-    REQUIRE(manager.carve(measured, owned.pool, policy, options).ok());
-    scratch.resize(measured.used() / 64);
-    Arena carved(reinterpret_cast<uint8_t*>(scratch.data()), measured.used());
-    REQUIRE(manager.carve(carved, owned.pool, policy, options).ok());
-  }
-
-  // One step; the token's bytes follow from its list and position.
-  Status step(uint32_t n) {
-    LETHE_RETURN_IF_ERROR(manager.make_room(n));
-    LETHE_RETURN_IF_ERROR(owned.pool.begin_append(n));
-    for (uint32_t i = 0; i < owned.pool.list_count(); ++i) {
-      std::vector<Token> tokens;
-      for (uint32_t t = 0; t < n; ++t) tokens.push_back(token_of(i, position + t));
-      owned.store(i / owned.pool.kv_heads(), i % owned.pool.kv_heads(), tokens);
-    }
-    owned.pool.commit_append();
-    position += n;
-    return {};
-  }
-
-  Token token_of(uint32_t list, uint32_t at) const {
-    Random rng(uint64_t{list} << 32 | at);
-    return random_token(rng, at, owned.access.rest_bytes());
-  }
-
-  // Every list holds the first `sinks` tokens and the newest others.
-  void require_window(uint32_t sinks) {
-    owned.require_sound();
-    for (uint32_t i = 0; i < owned.pool.list_count(); ++i) {
-      const uint32_t length = owned.pool.longest();
-      REQUIRE(owned.list_equals(i / owned.pool.kv_heads(), i % owned.pool.kv_heads(), length, [&](uint32_t rank) {
-        return token_of(i, rank < sinks ? rank : position - length + rank);
-      }));
-    }
-  }
-
-  OwnedPool owned;
-  CacheManager manager;
-  std::vector<OwnedPool::Line> scratch;
-  uint32_t position = 0;
-};
-
-}  // namespace
 
 TEST_CASE("manager: a window holds exactly the sinks and the newest tokens over 100,000 tokens") {
   Random rng(6);
@@ -93,7 +44,7 @@ TEST_CASE("manager: a window holds exactly the sinks and the newest tokens over 
   m.require_window(4);
   CHECK(m.manager.stats().evictions > 1000);
   CHECK(m.manager.stats().eviction_ns > 0);
-  m.manager.reset_stats();
+  m.manager.clear();
   CHECK(m.manager.stats().evictions == 0);
   CHECK(m.manager.stats().evicted_tokens == 0);
 }
@@ -130,7 +81,7 @@ TEST_CASE("manager: a layer with a window keeps what its queries see, and no mor
 // A policy whose scores the test knows: the last digits of the position, so that old tokens can be worth most.
 TEST_CASE("manager: sinks, the newest, and of the others the highest scores stay, the newer of equals") {
   static constexpr auto score_of = [](uint32_t position) { return static_cast<float>(position * 37 % 50); };
-  const Policy policy{"digits", PositionMode::kAbsolute, 0, 25, [](const ScoreArgs& args, std::span<float> scores) {
+  const Policy policy{.name = "digits", .score = [](const ScoreArgs& args, std::span<float> scores) {
                         uint32_t block = args.list.first_block;
                         for (uint32_t rank = 0; rank < args.list.length; ++rank) {
                           if (rank != 0 && rank % 32 == 0) block = args.pool.next[block];
@@ -142,9 +93,9 @@ TEST_CASE("manager: sinks, the newest, and of the others the highest scores stay
                           scores[rank] = position % 11 == 0 ? NAN : score_of(position);
                         }
                       }};
-  for (const uint32_t recent : {0u, 25u, 50u, 100u}) {
+  for (const uint32_t recent : {0u, 25u, 50u, 99u}) {
     CAPTURE(recent);
-    OwnedManager m({2, 1, 3, KvType::kF16, 2 * 8, 0}, policy, {.sinks = 4, .recent_percent = recent});
+    OwnedManager m({2, 1, 3, KvType::kF16, 2 * 8, 0}, policy, {.sinks = 4, .retention = {.recent_percent = recent}});
     std::vector<uint32_t> kept;  // the same in both lists
     while (m.position < 3000) {
       const uint32_t n = 1 + m.position % 40;
@@ -195,7 +146,7 @@ TEST_CASE("manager: a pool that shrinks and grows between steps loses only what 
     if (rng() % 4 != 0) continue;
     const uint32_t wanted = 2 + rng() % (created - 1), before = pool.longest();
     shrunk += wanted < blocks ? 1 : 0;
-    REQUIRE(m.manager.shrink(wanted * 32).ok());
+    REQUIRE(m.manager.shrink(wanted * 32, m.position).ok());
     CHECK(pool.longest() == (before <= wanted * 32 ? before : pool.longest()));
     REQUIRE(pool.longest() <= wanted * 32);
     REQUIRE(pool.resize(4 * wanted, wanted * 32).ok());
@@ -214,8 +165,8 @@ TEST_CASE("manager: a pool that shrinks and grows between steps loses only what 
 
   OwnedManager full({1, 1, 2, KvType::kF16, 4, 0}, kFullPolicy);
   REQUIRE(full.step(70).ok());
-  CHECK(full.manager.shrink(64).code() == ErrorCode::kKvFull);
-  CHECK(full.manager.shrink(96).ok());
+  CHECK(full.manager.shrink(64, 70).code() == ErrorCode::kKvFull);
+  CHECK(full.manager.shrink(96, 70).ok());
   full.require_window(70);
 }
 
@@ -227,7 +178,7 @@ TEST_CASE("manager: window with other sinks and low-water marks, at the edges of
       CAPTURE(eighths);
       OwnedManager m({1, 2, 2, KvType::kF16, 4, 0}, kWindowPolicy, {sinks, eighths});
       CHECK(m.manager.longest_step() == 64 - sinks);
-      CHECK(m.manager.make_room(64 - sinks + 1).code() == ErrorCode::kPromptTooLong);
+      CHECK(m.manager.make_room(64 - sinks + 1, m.position).code() == ErrorCode::kPromptTooLong);
       for (int i = 0; i < 100; ++i) {
         REQUIRE(m.step(1 + rng() % (64 - sinks)).ok());
         m.require_window(std::min(sinks, m.position));
@@ -254,15 +205,15 @@ TEST_CASE("manager: full holds every token up to the last slot and fails exactly
     CHECK(m.manager.stats().evictions == 0);
     if (taken < 160) REQUIRE(m.step(160 - taken).ok());
     m.require_window(160);
-    CHECK(m.manager.make_room(161).code() == ErrorCode::kPromptTooLong);
-    CHECK(m.manager.make_room(0).ok());
+    CHECK(m.manager.make_room(161, m.position).code() == ErrorCode::kPromptTooLong);
+    CHECK(m.manager.make_room(0, m.position).ok());
   }
 }
 
 TEST_CASE("manager: a step that fails after room was made can be rolled back and repeated") {
   OwnedManager m({2, 1, 4, KvType::kInt8, 2 * 4, 0}, kWindowPolicy);
   REQUIRE(m.step(120).ok());
-  REQUIRE(m.manager.make_room(20).ok());
+  REQUIRE(m.manager.make_room(20, m.position).ok());
   REQUIRE(m.owned.pool.begin_append(20).ok());
   m.owned.pool.rollback_append();
   m.require_window(4);
@@ -278,7 +229,7 @@ TEST_CASE("manager: impossible options") {
   Arena none(nullptr, 0);
   CHECK(m.manager.carve(none, m.owned.pool, kFullPolicy, {}).code() == ErrorCode::kInternal);
 
-  CHECK(m.manager.carve(arena, m.owned.pool, kFullPolicy, {.recent_percent = 101}).code() ==
+  CHECK(m.manager.carve(arena, m.owned.pool, kFullPolicy, {.retention = {.recent_percent = 101}}).code() ==
         ErrorCode::kInvalidArgument);
 }
 
@@ -293,6 +244,6 @@ TEST_CASE("policies: found by name, each with a name of its own") {
     CHECK(find_policy(policy->name) == policy);
   }
   CHECK(names.size() == policies().size());
-  CHECK_FALSE(kFullPolicy.evicts());
-  CHECK(kWindowPolicy.evicts());
+  CHECK_FALSE(kFullPolicy.evicts);
+  CHECK(kWindowPolicy.evicts);
 }

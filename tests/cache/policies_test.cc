@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/base/half.h"
+#include "runtime/cache/list_reader.h"
 #include "runtime/cache/policy.h"
 #include "tests/cache/pool_model.h"
 
@@ -62,7 +63,7 @@ struct KeyList {
 
   std::vector<float> scores(const Policy& policy, uint32_t layer = 0, uint32_t kv_head = 0, uint64_t seed = 0) {
     std::vector<float> out(list.length, NAN), work(policy_work_floats(head_dim));
-    policy.score({{layout, bytes(), next.data()}, list, layer, kv_head, seed, work}, out);
+    policy.score({{layout, bytes(), next.data()}, list, layer, kv_head, 0, seed, work}, out);
     return out;
   }
 
@@ -121,6 +122,35 @@ TEST_CASE("keydiff: minus the cosine to the mean of the unit keys") {
       REQUIRE(std::abs(scores[i] + cosine) < 1e-5);
     }
   });
+}
+
+TEST_CASE("value norms: the sum of magnitudes of what is stored") {
+  for (const uint32_t dim : {3u, 16u, 80u}) {
+    for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+      const KvLayout layout = make_kv_layout(type, dim);
+      std::vector<uint8_t> block(layout.block_bytes);
+      std::mt19937 random(dim);
+      float expected[32], norms[32];
+      for (uint32_t slot = 0; slot < 32; ++slot) {
+        const float scale = 0.5f + static_cast<float>(slot);
+        double sum = 0;
+        for (uint32_t d = 0; d < dim; ++d) {
+          const int value = static_cast<int>(random() % 255) - 127;
+          sum += std::abs(value) * (type == KvType::kInt8 ? static_cast<double>(scale) : 1.0);
+          uint8_t* const values = block.data() + layout.values_offset;
+          if (type == KvType::kF16) {
+            reinterpret_cast<uint16_t*>(values)[slot * dim + d] = float_to_half(static_cast<float>(value));
+          } else {
+            values[(slot / 4 * dim + d) * 4 + slot % 4] = static_cast<uint8_t>(value);
+          }
+        }
+        if (type == KvType::kInt8) reinterpret_cast<float*>(block.data() + layout.value_scale_offset)[slot] = scale;
+        expected[slot] = static_cast<float>(sum);
+      }
+      value_norms(layout, block.data(), norms);
+      for (uint32_t slot = 0; slot < 32; ++slot) CHECK(norms[slot] == doctest::Approx(expected[slot]).epsilon(1e-6));
+    }
+  }
 }
 
 TEST_CASE("random: drawn from seed, list and position alone, evenly over 0 to 1") {

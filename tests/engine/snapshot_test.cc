@@ -208,7 +208,7 @@ TEST_CASE_FIXTURE(Target, "snapshot: a changed byte is found") {
 
 TEST_CASE_FIXTURE(Target, "snapshot: a file with a right checksum and wrong content is an error or a usable session") {
   std::mt19937 random(6);
-  const size_t head = kPositionAt + 8 + 8 + 32 + 8 + 4 * 256 + 4 * 4;  // all but logits and blocks
+  const size_t head = kPositionAt + 8 + 8 + 32 + 8 + 4 * 256 + 8 + 4 * 4;  // all but logits and blocks
   int refused = 0, accepted = 0;
   for (int round = 0; round < 600; ++round) {
     std::string bad = file;

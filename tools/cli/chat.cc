@@ -10,6 +10,7 @@
 #include "tools/cli/interrupt.h"
 #include "tools/cli/options.h"
 #include "tools/cli/process_share.h"
+#include "tools/cli/system_prompt.h"
 #include "tools/cli/terminal.h"
 #include "tools/cli/units.h"
 
@@ -33,6 +34,7 @@ struct ChatOptions {
   SamplingOptions sampling;
   ReplyOptions reply{.max_tokens = 1024, .stop = {}};
   std::optional<std::string> system;
+  bool pin_system = false;
 };
 
 class Chat {
@@ -115,6 +117,7 @@ class Chat {
     std::vector<const char*> stop_texts;
     const lethe_generate_params params = options_.reply.params(stop_texts);
 
+    if (options_.pin_system && session_.stats().position == 0) pin_system(session_, *options_.system);
     const InterruptGuard guard(session_.handle());
     api::Error error = session_.feed_turn(messages.data(), messages.size());
     api::Reply ended;
@@ -144,7 +147,9 @@ class Chat {
 int chat(const ChatOptions& options) {
   const lethe_sampling sampling = options.sampling.sampling();
   if (options.system) check_text("the system prompt", *options.system);
-  lethe_session_params params = options.session.params(host_bytes(kMaxLineBytes));
+  if (options.pin_system && !options.system) fail(LETHE_ERROR_INVALID_ARGUMENT, "--pin-system needs --system TEXT");
+  const uint64_t pin_bytes = options.pin_system ? pin_system_bytes(*options.system) : 0;
+  lethe_session_params params = options.session.params(host_bytes(kMaxLineBytes + pin_bytes));
   const uint64_t turn_bytes = kMaxLineBytes + kTemplateText + (options.system ? options.system->size() : 0);
   params.turn_bytes = static_cast<uint32_t>(std::min<uint64_t>(turn_bytes, UINT32_MAX));
   const api::Model model = check(api::Model::open(options.model.c_str()));
@@ -164,13 +169,14 @@ void add_chat(CLI::App& app, int& status) {
   CLI::App& command = *app.add_subcommand("chat", "Converse, without end, in a fixed amount of memory");
   add_model(command, options->model);
   command.add_option("--system", options->system, "system prompt");
+  command.add_flag("--pin-system", options->pin_system, "never forget the system prompt");
   options->session.add_to(command);
   options->sampling.add_to(command);
   options->reply.add_to(command);
   command.footer(
       "Examples:\n"
       "  lethe chat model.lethe --ram 64MiB\n"
-      "  lethe chat model.lethe --ram 64MiB --system \"You answer in one sentence.\" --sinks 32\n"
+      "  lethe chat model.lethe --ram 64MiB --system \"You answer in one sentence.\" --pin-system\n"
       "  printf 'Hello.\\nWho are you?\\n' | lethe chat model.lethe --ram 64MiB --greedy\n"
       "Every line is a turn. /help lists the commands; Ctrl-C stops a reply.");
   command.callback([options, &status] { status = chat(*options); });

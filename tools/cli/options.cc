@@ -1,6 +1,7 @@
 #include "tools/cli/options.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "tools/cli/failure.h"
 #include "tools/cli/units.h"
@@ -21,6 +22,21 @@ int32_t choose(const char* option, const std::string& text, std::initializer_lis
     names += (names.empty() ? "" : ", ") + std::string(choice.name);
   }
   fail(LETHE_ERROR_INVALID_ARGUMENT, "%s is '%s'; it can be %s", option, text.c_str(), names.c_str());
+}
+
+// "none", "mean5", "max7".
+void set_pooling(const std::string& text, lethe_session_params& params) {
+  const size_t digits = std::min(text.find_first_of("0123456789"), text.size());
+  const std::string kind = text.substr(0, digits);
+  if (text == "none") {
+    params.pool = LETHE_POOL_NONE;
+  } else if ((kind == "mean" || kind == "max") && digits < text.size() && text.size() - digits <= 3 &&
+             text.find_first_not_of("0123456789", digits) == std::string::npos) {
+    params.pool = kind == "mean" ? LETHE_POOL_MEAN : LETHE_POOL_MAX;
+    params.pool_width = static_cast<uint32_t>(std::stoul(text.substr(digits)));
+  } else {
+    fail(LETHE_ERROR_INVALID_ARGUMENT, "--pool is '%s'; it can be none, meanN or maxN, such as max7", text.c_str());
+  }
 }
 
 }  // namespace
@@ -57,6 +73,13 @@ void SessionOptions::add_to(CLI::App& command) {
                      "l2, random, or full (nothing: a full cache is an error)");
   command.add_option("--recent", recent,
                      "percent of what stays in an eviction that is the newest tokens (default: as the policy has it)");
+  command.add_option("--budget", budget,
+                     "how layers and heads share a full cache: list (evenly), pyramid (early layers keep more), layer "
+                     "(heads of a layer compete by score) or global (all compete); default: as the policy has it");
+  command.add_option("--pool", pool,
+                     "smooth scores over N neighbouring tokens: meanN, maxN (such as max7) or none (default: as the "
+                     "policy has it)");
+  command.add_flag("--value-norm", value_norm, "multiply scores by the norm of the token's value");
   command.add_option("--policy-seed", policy_seed, "for policies that draw (default 0)");
   command.add_option("--sinks", sinks, "first tokens that are never forgotten (default 4)");
   command.add_option("--kv", kv, "type of cached keys and values: f16 (default) or int8");
@@ -81,6 +104,15 @@ lethe_session_params SessionOptions::params(uint64_t host_bytes) const {
     if (*recent > 100) fail(LETHE_ERROR_INVALID_ARGUMENT, "--recent is %u percent: at most 100", *recent);
     params.recent_percent = static_cast<int32_t>(*recent);
   }
+  if (budget) {
+    params.budget = choose("--budget", *budget,
+                           {{"list", LETHE_BUDGET_LIST},
+                            {"pyramid", LETHE_BUDGET_PYRAMID},
+                            {"layer", LETHE_BUDGET_LAYER},
+                            {"global", LETHE_BUDGET_GLOBAL}});
+  }
+  if (pool) set_pooling(*pool, params);
+  params.value_norm = value_norm ? 1 : 0;
   if (policy_seed) params.policy_seed = *policy_seed;
   if (threads) params.threads = *threads;
   return params;

@@ -25,9 +25,10 @@ struct RamOption {
 
 struct SessionOptions {
   RamOption ram = {};
-  std::optional<std::string> policy = {}, kv = {}, positions = {};
+  std::optional<std::string> policy = {}, kv = {}, positions = {}, budget = {}, pool = {};
   std::optional<uint32_t> sinks = {}, chunk = {}, threads = {}, recent = {};
   std::optional<uint64_t> policy_seed = {};
+  bool value_norm = false;
 
   void add_to(CLI::App& command);
   // Points into this object's strings. Throws invalid_argument.

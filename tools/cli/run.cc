@@ -11,6 +11,7 @@
 #include "tools/cli/json_writer.h"
 #include "tools/cli/options.h"
 #include "tools/cli/process_share.h"
+#include "tools/cli/system_prompt.h"
 #include "tools/cli/terminal.h"
 #include "tools/cli/units.h"
 
@@ -26,7 +27,7 @@ struct RunOptions {
   SamplingOptions sampling;
   ReplyOptions reply{.max_tokens = 256, .stop = {}};
   std::optional<std::string> prompt, prompt_file, system, save, restore;
-  bool raw = false, json = false;
+  bool raw = false, json = false, pin_system = false;
 };
 
 // The text to feed; empty only when a restored conversation is to go on as it is.
@@ -202,6 +203,9 @@ int run(const RunOptions& options) {
   if (options.raw && options.system) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--system needs the chat template, which --raw leaves out");
   }
+  if (options.pin_system && (!options.system || options.restore)) {
+    fail(LETHE_ERROR_INVALID_ARGUMENT, "--pin-system needs --system TEXT at the beginning of a conversation");
+  }
   if (options.json && options.reply.max_tokens == 0) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--json keeps the id of every token: give a limit with --max-tokens");
   }
@@ -212,6 +216,7 @@ int run(const RunOptions& options) {
   const uint64_t text_bytes = text.size() + (options.system ? options.system->size() : 0) + kTemplateText;
   uint64_t buffers = 0;
   if (options.json) buffers = 4 * (text_bytes + std::min(options.reply.max_tokens, uint64_t{1} << 40));
+  if (options.pin_system) buffers += pin_system_bytes(*options.system);
   lethe_session_params params = options.session.params(host_bytes(buffers));
 
   const api::Model model = check(api::Model::open(options.model.c_str()));
@@ -225,6 +230,8 @@ int run(const RunOptions& options) {
   api::Session session = check(api::Session::create(model, params));
   check(session.set_sampling(sampling));
   if (options.restore) check(session.restore(options.restore->c_str()));
+
+  if (options.pin_system) pin_system(session, *options.system);
 
   const Prompt prompt(options, std::move(text), templated);
   std::vector<const char*> stop_texts;
@@ -249,6 +256,7 @@ void add_run(CLI::App& app, int& status) {
   command.add_option("PROMPT", options->prompt, "the prompt; - reads standard input");
   command.add_option("--prompt-file", options->prompt_file, "read the prompt from a file (- is standard input)");
   command.add_option("--system", options->system, "system prompt of the chat template");
+  command.add_flag("--pin-system", options->pin_system, "never forget the system prompt");
   command.add_flag("--raw", options->raw, "feed the prompt as it is, without the chat template");
   options->session.add_to(command);
   options->sampling.add_to(command);

@@ -5,8 +5,7 @@ namespace lethe {
 
 constexpr Policy kFullPolicy = {.name = "full",
                                 .default_positions = PositionMode::kAbsolute,
-                                .state_bytes_per_slot = 0,
-                                .recent_percent = 0,
-                                .score = nullptr};
+                                .evicts = false,
+                                .retention = {.recent_percent = 100}};
 
 }  // namespace lethe

@@ -18,10 +18,10 @@ void score_h2o(const ScoreArgs& args, std::span<float> scores) { read_slot_float
 }  // namespace
 
 constexpr Policy kH2oPolicy = {.name = "h2o",
-                               .default_positions = PositionMode::kRolling,
+                               .retention = {.recent_percent = 50},
+                               .is_share = true,
                                .state_bytes_per_slot = sizeof(float),
-                               .recent_percent = 50,
-                               .score = score_h2o,
-                               .observer = {kEveryQuery, observe_h2o}};
+                               .observer = {kEveryQuery, observe_h2o},
+                               .score = score_h2o};
 
 }  // namespace lethe

@@ -50,10 +50,6 @@ void score_keydiff(const ScoreArgs& args, std::span<float> scores) {
 
 }  // namespace
 
-constexpr Policy kKeyDiffPolicy = {.name = "keydiff",
-                                   .default_positions = PositionMode::kRolling,
-                                   .state_bytes_per_slot = 0,
-                                   .recent_percent = 50,
-                                   .score = score_keydiff};
+constexpr Policy kKeyDiffPolicy = {.name = "keydiff", .score = score_keydiff};
 
 }  // namespace lethe

@@ -20,10 +20,6 @@ void score_l2(const ScoreArgs& args, std::span<float> scores) {
 
 }  // namespace
 
-constexpr Policy kL2Policy = {.name = "l2",
-                              .default_positions = PositionMode::kRolling,
-                              .state_bytes_per_slot = 0,
-                              .recent_percent = 50,
-                              .score = score_l2};
+constexpr Policy kL2Policy = {.name = "l2", .score = score_l2};
 
 }  // namespace lethe

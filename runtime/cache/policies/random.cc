@@ -26,10 +26,6 @@ void score_random(const ScoreArgs& args, std::span<float> scores) {
 
 }  // namespace
 
-constexpr Policy kRandomPolicy = {.name = "random",
-                                  .default_positions = PositionMode::kRolling,
-                                  .state_bytes_per_slot = 0,
-                                  .recent_percent = 50,
-                                  .score = score_random};
+constexpr Policy kRandomPolicy = {.name = "random", .is_share = true, .score = score_random};
 
 }  // namespace lethe

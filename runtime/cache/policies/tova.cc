@@ -19,10 +19,10 @@ void score_tova(const ScoreArgs& args, std::span<float> scores) { read_slot_floa
 // Nothing is protected but the sinks and, by a score of its own, whatever the last query looks at; the last token
 // itself has no weight of a later query yet, which is why a hundredth of what stays is the newest.
 constexpr Policy kTovaPolicy = {.name = "tova",
-                                .default_positions = PositionMode::kRolling,
+                                .retention = {.recent_percent = 1},
+                                .is_share = true,
                                 .state_bytes_per_slot = sizeof(float),
-                                .recent_percent = 1,
-                                .score = score_tova,
-                                .observer = {1, observe_tova}};
+                                .observer = {1, observe_tova},
+                                .score = score_tova};
 
 }  // namespace lethe

@@ -5,10 +5,6 @@
 
 namespace lethe {
 
-constexpr Policy kWindowPolicy = {.name = "window",
-                                  .default_positions = PositionMode::kRolling,
-                                  .state_bytes_per_slot = 0,
-                                  .recent_percent = 100,
-                                  .score = nullptr};
+constexpr Policy kWindowPolicy = {.name = "window", .retention = {.recent_percent = 100}};
 
 }  // namespace lethe

@@ -95,6 +95,19 @@ enum { LETHE_KV_F16 = 0, LETHE_KV_INT8 = 1 };
 /* AUTO: rolling for policies that evict, absolute otherwise. */
 enum { LETHE_POSITIONS_AUTO = 0, LETHE_POSITIONS_ABSOLUTE = 1, LETHE_POSITIONS_ROLLING = 2 };
 
+/* How the lists of the cache (one per layer and KV head) share it when it is full. AUTO: as the policy has it. LIST:
+ * all keep the same number of tokens. PYRAMID: so do the lists of a layer, early layers more than late ones. LAYER: the
+ * lists of a layer compete by score, each keeps a fifth of an even share at least. GLOBAL: all lists compete so. */
+enum {
+  LETHE_BUDGET_AUTO = 0,
+  LETHE_BUDGET_LIST = 1,
+  LETHE_BUDGET_PYRAMID = 2,
+  LETHE_BUDGET_LAYER = 3,
+  LETHE_BUDGET_GLOBAL = 4
+};
+/* How scores are smoothed over neighbouring tokens. */
+enum { LETHE_POOL_AUTO = 0, LETHE_POOL_NONE = 1, LETHE_POOL_MEAN = 2, LETHE_POOL_MAX = 3 };
+
 typedef struct lethe_session_params {
   size_t struct_size;
   uint64_t ram_bytes;     /* the cap; required */
@@ -113,6 +126,11 @@ typedef struct lethe_session_params {
                              eleven times as much of the cap, for the template engine */
   int32_t recent_percent; /* of what stays in an eviction, the newest tokens; default -1: as the policy has it */
   uint64_t policy_seed;   /* for policies that draw; default 0 */
+  int32_t budget;         /* LETHE_BUDGET_* */
+  int32_t pool;           /* LETHE_POOL_* */
+  uint32_t pool_width;    /* tokens, odd, at most 255; with LETHE_POOL_MEAN and LETHE_POOL_MAX */
+  int32_t value_norm;     /* nonzero: scores are multiplied by the norm of the token's value. For policies whose scores
+                             are not negative: the others refuse */
 } lethe_session_params;
 LETHE_API void lethe_session_params_init(lethe_session_params* params);
 
@@ -181,6 +199,14 @@ LETHE_API lethe_code lethe_model_token_bytes(const lethe_model* model, int32_t i
  * that is too small (LETHE_ERROR_RAM_TOO_SMALL), or a cache of policy "full" that holds more (LETHE_ERROR_KV_FULL),
  * changes nothing. */
 LETHE_API lethe_code lethe_session_set_ram(lethe_session* session, uint64_t ram_bytes, lethe_error* error);
+
+/* The tokens at positions [begin, end) of the conversation are never forgotten from now on, such as a system prompt:
+ * those that the cache still has, and those to come. (Layers with a window lose what no token to come can see.)
+ * LETHE_ERROR_INVALID_ARGUMENT for an empty range, or more than 16 ranges apart from each other;
+ * LETHE_ERROR_RAM_TOO_SMALL when the cache would have no room for a prefill step besides. On an error nothing changes.
+ * lethe_session_reset lets go of them. */
+#define LETHE_ALL_SO_FAR UINT64_MAX /* as `end`: all that was fed so far */
+LETHE_API lethe_code lethe_session_pin(lethe_session* session, uint64_t begin, uint64_t end, lethe_error* error);
 
 /* Appends tokens to the conversation and leaves the logits of the last one. n == 0 is an error. With policy "full" a
  * sequence that does not fit is refused before anything changes. A failure in the middle leaves the finished chunks. */
@@ -269,10 +295,14 @@ LETHE_API lethe_code lethe_session_generate(lethe_session* session, const lethe_
 typedef struct lethe_stats {
   size_t struct_size;
   uint64_t position;                               /* tokens of the conversation so far, forgotten ones included */
-  uint32_t cached_tokens;                          /* longest list of any KV head */
+  uint32_t cached_tokens;                          /* longest list of any KV head: where they compete, up to twice
+                                                      cache_tokens of lethe_memory */
   uint64_t prefill_tokens, prefill_ns;             /* by all that feeds, and by score */
   uint64_t decode_tokens, decode_ns;               /* by generate: sampling included, callbacks not */
   uint64_t evictions, evicted_tokens, eviction_ns; /* tokens: the mean over layers and KV heads */
+  /* The last eviction: how many lists (one per layer and KV head) lost tokens, how many together, one at least and one
+   * at most, and how long it took. */
+  uint64_t last_lists, last_tokens, last_fewest, last_most, last_ns;
 } lethe_stats;
 LETHE_API lethe_code lethe_session_get_stats(const lethe_session* session, lethe_stats* stats, lethe_error* error);
 

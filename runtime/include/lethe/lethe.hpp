@@ -164,6 +164,9 @@ class Session {
 
   Error reset() { return Error::of(lethe_session_reset, handle_); }
   Error set_ram(uint64_t bytes) { return Error::of(lethe_session_set_ram, handle_, bytes); }
+  Error pin(uint64_t begin, uint64_t end = LETHE_ALL_SO_FAR) {
+    return Error::of(lethe_session_pin, handle_, begin, end);
+  }
   void cancel() { lethe_session_cancel(handle_); }
   Error set_sampling(const lethe_sampling& sampling) {
     return Error::of(lethe_session_set_sampling, handle_, &sampling);
