@@ -127,6 +127,7 @@ Status to_options(const lethe_session_params* params, SessionOptions* options) {
     case LETHE_POSITIONS_AUTO: options->positions = options->policy->default_positions; break;
     case LETHE_POSITIONS_ABSOLUTE: options->positions = PositionMode::kAbsolute; break;
     case LETHE_POSITIONS_ROLLING: options->positions = PositionMode::kRolling; break;
+    case LETHE_POSITIONS_CLAMPED: options->positions = PositionMode::kClamped; break;
     default: return Status::error(ErrorCode::kInvalidArgument, "positions %d is unknown", p.positions);
   }
   options->max_tokens = p.max_tokens;

@@ -28,7 +28,18 @@ enum class KvType : uint8_t { kF16 = 0, kInt8 = 1 };
 // How a cached key's distance to the query is counted.
 //   absolute  position in the conversation (exact while inside the trained length)
 //   rolling   rank in the cache: distances stay below the cache's length, so a stream never ends (StreamingLLM, 3.2)
-enum class PositionMode : uint8_t { kAbsolute = 0, kRolling = 1 };
+//   clamped   position in the conversation within the trained length; beyond it the newest tokens keep their distances
+//             and what would be farther away than the trained length stands at its rank, at the beginning. True
+//             distances for as long as the model knows them, and a stream never ends.
+enum class PositionMode : uint8_t { kAbsolute = 0, kRolling = 1, kClamped = 2 };
+
+// Of kClamped: where the conversation is taken to begin for a query at `position`, so that it stands inside the trained
+// length. Moves in steps, so that the queries of a tile have one.
+inline constexpr uint32_t kClampStep = 256;  // a multiple of a tile
+constexpr uint32_t clamped_begin(uint32_t position, uint32_t trained_length) {
+  const uint32_t steps = position / kClampStep, fit = trained_length / kClampStep;
+  return steps < fit ? 0 : (steps - fit + 1) * kClampStep;
+}
 
 inline constexpr uint32_t kBlockSlots = 32;
 inline constexpr uint32_t kQuad = 4;  // bytes of one lane of a dot product

@@ -39,6 +39,7 @@ _Static_assert(LETHE_ERROR_WRONG_MODEL == 44, "pinned");
 _Static_assert(LETHE_ERROR_INTERNAL == 60, "pinned");
 _Static_assert(LETHE_KV_F16 == 0 && LETHE_KV_INT8 == 1, "pinned");
 _Static_assert(LETHE_POSITIONS_AUTO == 0 && LETHE_POSITIONS_ABSOLUTE == 1 && LETHE_POSITIONS_ROLLING == 2, "pinned");
+_Static_assert(LETHE_POSITIONS_CLAMPED == 3, "pinned");
 _Static_assert(LETHE_TEXT_SPECIAL == 1 && LETHE_TEXT_BOS == 2, "pinned");
 _Static_assert(LETHE_STOP_ERROR == -1 && LETHE_STOP_END == 0 && LETHE_STOP_TEXT == 1 && LETHE_STOP_MAX_TOKENS == 2 &&
                    LETHE_STOP_CALLBACK == 3,
@@ -484,7 +485,7 @@ int abi_whole_run(const char* model_path, const char* snapshot_path) {
   params.kv_type = 2;
   CHECK(lethe_session_plan(model, &params, &memory, E) == LETHE_ERROR_INVALID_ARGUMENT);
   params.kv_type = LETHE_KV_INT8;
-  params.positions = 3;
+  params.positions = 4;
   CHECK(lethe_session_plan(model, &params, &memory, E) == LETHE_ERROR_INVALID_ARGUMENT);
 
   /* Text, tokens, turns. */

@@ -229,8 +229,32 @@ TEST_CASE("decoder: before anything is forgotten, rolling positions are absolute
   CHECK(run(model, options, ids) == expected);
 }
 
+TEST_CASE("decoder: beyond the trained length clamped positions move on at the same tokens, however a text is fed") {
+  TinyOptions shape;
+  shape.context_length = 1024;
+  const OpenModel model(tiny_model_path(shape));
+  SessionOptions options = window_options(352, 16);
+  options.positions = PositionMode::kClamped;
+  const OpenSession begun(model, options);
+  const Ids ids = random_ids(2000, kVocab, 10);
+  size_t at = 0;  // until no eviction will fall into the next 30 tokens, and a step of the clamp (at 1280) will
+  while (at <= 1255 || begun->stats().cached_tokens > 322) feed(*begun, std::span(ids).subspan(at++, 1));
+  REQUIRE(at < 1280);
+  const std::string path = temporary_path(".state");
+  REQUIRE(begun->save(path.c_str()).ok());
+  const std::span<const int32_t> next(&ids[at], 30);
+  const Logits expected = feed(*begun, next);
+  for (const uint32_t chunk : {1u, 7u, 30u}) {
+    options.prefill_chunk = chunk;
+    const OpenSession session(model, options);
+    REQUIRE(session->restore(path.c_str()).ok());
+    CHECK(feed(*session, next) == expected);
+    CHECK(session->stats().cached_tokens == begun->stats().cached_tokens);
+  }
+}
+
 TEST_CASE("decoder: after evictions, a window gives the reference's logits over the kept tokens") {
-  for (const PositionMode mode : {PositionMode::kRolling, PositionMode::kAbsolute}) {
+  for (const PositionMode mode : {PositionMode::kRolling, PositionMode::kAbsolute, PositionMode::kClamped}) {
     for (const uint32_t sinks : {0u, 4u, 33u}) {
       for (const uint32_t chunk : {1u, 5u, 16u}) {
         CAPTURE(sinks);
@@ -243,9 +267,9 @@ TEST_CASE("decoder: after evictions, a window gives the reference's logits over 
         options.sinks = sinks;
         options.positions = mode;
         const OpenSession session(model, options);
-        LlamaReference reference(source, shape, {.rolling = mode == PositionMode::kRolling});
+        LlamaReference reference(source, shape, {.positions = mode});
         double worst = 0;
-        const Ids ids = random_ids(400, kVocab, sinks + chunk);
+        const Ids ids = random_ids(800, kVocab, sinks + chunk);  // beyond the trained length, 512
         for (size_t at = 0; at < ids.size(); at += chunk) {
           const std::span<const int32_t> part(&ids[at], chunk);
           const Logits logits = feed(*session, part);

@@ -21,7 +21,7 @@ class LlamaReference {
   enum class Cache { kExact, kHalf, kInt8 };  // how keys (after RoPE) and values are rounded
   struct Options {
     Cache cache = Cache::kHalf;
-    bool rolling = false;               // distances are ranks among the kept tokens
+    PositionMode positions = PositionMode::kAbsolute;
     bool quantise_activations = false;  // inputs of matrices: int8 with one scale for 32 inputs
   };
 
@@ -109,6 +109,19 @@ class LlamaReference {
     }
   }
 
+  // Where a token stands for the query at position_. Clamped: as if the conversation had begun at a multiple of 256,
+  // late enough for the query to stand inside the trained length; what was before stands at its rank.
+  double place(uint64_t position, size_t rank) const {
+    double begin = 0;
+    while (static_cast<double>(position_) - begin >= shape_.context_length / 256 * 256) begin += 256;
+    switch (options_.positions) {
+      case PositionMode::kAbsolute: return static_cast<double>(position);
+      case PositionMode::kRolling: return static_cast<double>(rank);
+      case PositionMode::kClamped: break;
+    }
+    return std::max(static_cast<double>(position) - begin, static_cast<double>(rank));
+  }
+
   void round_cached(Vector* x) const {
     for (size_t head = 0; head < shape_.kv_heads; ++head) {
       const std::span<double> part(&(*x)[head * shape_.head_dim], shape_.head_dim);
@@ -125,13 +138,13 @@ class LlamaReference {
     round_cached(&k);
     round_cached(&v);
     cached.push_back({position_, std::move(k), std::move(v)});
-    rotate(q, options_.rolling ? static_cast<double>(cached.size() - 1) : static_cast<double>(position_));
+    rotate(q, place(position_, cached.size() - 1));
 
     const size_t dim = shape_.head_dim, group = shape_.heads / shape_.kv_heads;
     Vector out(q.size()), scores(cached.size() * shape_.heads);
     for (size_t rank = 0; rank < cached.size(); ++rank) {
       Vector key = cached[rank].k;
-      if (options_.rolling) rotate(key, static_cast<double>(rank) - static_cast<double>(cached[rank].position));
+      rotate(key, place(cached[rank].position, rank) - static_cast<double>(cached[rank].position));
       for (size_t head = 0; head < shape_.heads; ++head) {
         double dot = 0;
         for (size_t i = 0; i < dim; ++i) dot += q[head * dim + i] * key[head / group * dim + i];

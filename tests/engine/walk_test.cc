@@ -24,7 +24,7 @@ struct Walk {
     if (pick(3) == 0) options.pooling = Pooling{PoolKind::kMax, 5};
     if (options.policy->is_share && pick(2) == 0) options.value_norm = true;
     options.kv_type = static_cast<KvType>(pick(2));
-    options.positions = static_cast<PositionMode>(pick(2));
+    options.positions = static_cast<PositionMode>(pick(3));
     options.prefill_chunk = 1 + pick(48);
     options.threads = 1 + pick(3);
     options.logit_rows = 1 + pick(4);
@@ -168,7 +168,7 @@ TEST_CASE("policies: with room for all tokens every policy gives the full cache'
     const Ids generated = generate(*full, 60, kPastEnd).ids;
     const Logits last = logits_of(*full);
     for (const Policy* policy : policies()) {
-      for (const PositionMode positions : {PositionMode::kAbsolute, PositionMode::kRolling}) {
+      for (const PositionMode positions : {PositionMode::kAbsolute, PositionMode::kRolling, PositionMode::kClamped}) {
         CAPTURE(std::string(policy->name));
         options.policy = policy;
         options.positions = positions;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -41,6 +42,7 @@ struct AttentionCase {
     values = random_floats(shape.length * hd);
     queries = random_floats(shape.tokens * shape.group * hd, 1.5f);
     query_delta = positions.back() - (shape.length - 1);
+    clamp = query_delta / 2;
     store(reference_kernels());
   }
 
@@ -115,6 +117,7 @@ struct AttentionCase {
         args.list = {order.front(), order.back(), shape.length};
         args.mode = shape.mode;
         args.query_delta = query_delta;
+        args.clamp = clamp;
         args.first_rank_of_step = first_rank;
         args.q = q.data();
         args.q_stride = static_cast<uint32_t>(stride);
@@ -153,8 +156,13 @@ struct AttentionCase {
     if (weights != nullptr) weights->assign(size_t{shape.tokens} * shape.length, 0.0);
     const size_t hd = shape.head_dim;
     const uint32_t first_rank = shape.length - shape.tokens;
-    const auto place = [&](uint32_t rank) {
-      return static_cast<double>(shape.mode == PositionMode::kRolling ? rank : positions[rank]);
+    const auto place = [&](uint32_t rank) -> double {
+      if (shape.mode == PositionMode::kAbsolute) return positions[rank];
+      if (shape.mode == PositionMode::kRolling) return rank;
+      return std::max<double>(static_cast<double>(positions[rank]) - clamp, rank);
+    };
+    const auto distance = [&](uint32_t from, uint32_t to) -> double {  // for the window
+      return shape.mode == PositionMode::kRolling ? to - from : positions[to] - positions[from];
     };
     std::vector<float> placed_keys = keys;
     for (uint32_t i = 0; i < shape.length; ++i) rotate(&placed_keys[i * hd], place(i));
@@ -165,7 +173,7 @@ struct AttentionCase {
       rotate(q.data(), place(rank));
       std::vector<double> p(rank + 1);
       for (uint32_t i = 0; i <= rank; ++i) {
-        if (shape.window != 0 && place(rank) - place(i) >= shape.window) continue;
+        if (shape.window != 0 && distance(i, rank) >= shape.window) continue;
         const double dot = std::inner_product(q.begin(), q.end(), &placed_keys[i * hd], 0.0);
         const double score = dot / std::sqrt(static_cast<double>(hd));
         p[i] = std::exp(shape.softcap == 0 ? score : shape.softcap * std::tanh(score / shape.softcap));
@@ -191,7 +199,7 @@ struct AttentionCase {
   std::vector<float> inv_freq, keys, values, queries;
   std::vector<uint32_t> positions, next, order;
   std::vector<Line> pool;
-  uint32_t query_delta = 0;
+  uint32_t query_delta = 0, clamp = 0;
 };
 
 // Mean squared difference over mean square.
@@ -210,7 +218,7 @@ double nmse(const A& a, const B& b) {
 std::vector<Shape> shapes() {
   std::vector<Shape> all;
   for (const KvType type : {KvType::kF16, KvType::kInt8}) {
-    for (const PositionMode mode : {PositionMode::kAbsolute, PositionMode::kRolling}) {
+    for (const PositionMode mode : {PositionMode::kAbsolute, PositionMode::kRolling, PositionMode::kClamped}) {
       for (const uint32_t length : {1u, 31u, 32u, 33u, 100u, 257u}) {
         for (const uint32_t hole_every : {0u, 3u, 60u}) {
           all.push_back({type, mode, 64, 3, length, std::min(length, 5u), hole_every});
@@ -235,9 +243,9 @@ std::vector<Shape> shapes() {
 
 std::string describe(const Shape& s) {
   return std::string(s.type == KvType::kF16 ? "f16" : "int8") +
-         (s.mode == PositionMode::kRolling ? " rolling" : " absolute") + " head_dim " + std::to_string(s.head_dim) +
-         " group " + std::to_string(s.group) + " length " + std::to_string(s.length) + " tokens " +
-         std::to_string(s.tokens) + " holes 1/" + std::to_string(s.hole_every) + " at " +
+         std::array{" absolute", " rolling", " clamped"}[static_cast<size_t>(s.mode)] + " head_dim " +
+         std::to_string(s.head_dim) + " group " + std::to_string(s.group) + " length " + std::to_string(s.length) +
+         " tokens " + std::to_string(s.tokens) + " holes 1/" + std::to_string(s.hole_every) + " at " +
          std::to_string(s.first_position) + " window " + std::to_string(s.window) + " softcap " +
          std::to_string(s.softcap);
 }
@@ -298,6 +306,23 @@ TEST_CASE("rolling attention does not depend on where in the stream it happens")
   for (uint32_t i = 0; i < 80; ++i) there.positions[i] = 5'000'000 + i * (i < 77 ? 3 : 0);
   for (uint32_t i = 77; i < 80; ++i) there.positions[i] = 6'000'000 + i;
   there.query_delta = 6'000'000;
+  there.store(reference_kernels());
+  REQUIRE(nmse(there.run(reference_kernels(), 8, 64), here.run(reference_kernels(), 8, 64)) < 2e-6);
+  for_each_target(
+      [&](const Kernels& kernels) { REQUIRE(nmse(there.run(kernels, 8, 64), here.run(kernels, 8, 64)) < 2e-6); });
+}
+
+// Clamped positions: only what lies before the beginning of the conversation, as it is taken, moves.
+TEST_CASE("clamped attention does not depend on where in the stream it happens") {
+  AttentionCase here({KvType::kF16, PositionMode::kClamped, 64, 2, 80, 3, 5});
+  AttentionCase there = here;
+  for (uint32_t i = 0; i < 80; ++i) {  // 4 sinks, and others at the same distances from the queries
+    here.positions[i] = i < 4 ? i : here.positions[i] + 20;
+    there.positions[i] = i < 4 ? i : here.positions[i] + 5'000'000;
+  }
+  here.query_delta = here.positions.back() - 79, there.query_delta = there.positions.back() - 79;
+  here.clamp = 0, there.clamp = 5'000'000;
+  here.store(reference_kernels());
   there.store(reference_kernels());
   REQUIRE(nmse(there.run(reference_kernels(), 8, 64), here.run(reference_kernels(), 8, 64)) < 2e-6);
   for_each_target(

@@ -57,7 +57,7 @@ TEST_CASE("bad arguments end with status 2") {
       {kRun + Args{"hello", "--chunk", "1000000"}, "1000000"},
       {kRun + Args{"hello", "--policy", "hope"}, "hope"},
       {kRun + Args{"hello", "--kv", "int4"}, "f16, int8"},
-      {kRun + Args{"hello", "--positions", "relative"}, "auto, absolute, rolling"},
+      {kRun + Args{"hello", "--positions", "relative"}, "auto, absolute, rolling, clamped"},
       {kRun + Args{"hello", "--recent", "101"}, "at most 100"},
       {kRun + Args{"hello", "--budget", "fair"}, "list, pyramid, layer, global"},
       {kRun + Args{"hello", "--pool", "max"}, "such as max7"},

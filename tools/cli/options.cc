@@ -83,7 +83,7 @@ void SessionOptions::add_to(CLI::App& command) {
   command.add_option("--policy-seed", policy_seed, "for policies that draw (default 0)");
   command.add_option("--sinks", sinks, "first tokens that are never forgotten (default 4)");
   command.add_option("--kv", kv, "type of cached keys and values: f16 (default) or int8");
-  command.add_option("--positions", positions, "auto (default), absolute or rolling");
+  command.add_option("--positions", positions, "auto (default), absolute, rolling or clamped");
   command.add_option("--chunk", chunk, "tokens per prefill step (default: what suits the cap)");
   command.add_option("--threads", threads, "threads (default: the fast cores)");
 }
@@ -95,9 +95,11 @@ lethe_session_params SessionOptions::params(uint64_t host_bytes) const {
   if (sinks) params.sinks = *sinks;
   if (kv) params.kv_type = choose("--kv", *kv, {{"f16", LETHE_KV_F16}, {"int8", LETHE_KV_INT8}});
   if (positions) {
-    params.positions = choose(
-        "--positions", *positions,
-        {{"auto", LETHE_POSITIONS_AUTO}, {"absolute", LETHE_POSITIONS_ABSOLUTE}, {"rolling", LETHE_POSITIONS_ROLLING}});
+    params.positions = choose("--positions", *positions,
+                              {{"auto", LETHE_POSITIONS_AUTO},
+                               {"absolute", LETHE_POSITIONS_ABSOLUTE},
+                               {"rolling", LETHE_POSITIONS_ROLLING},
+                               {"clamped", LETHE_POSITIONS_CLAMPED}});
   }
   if (chunk) params.prefill_chunk = *chunk;
   if (recent) {

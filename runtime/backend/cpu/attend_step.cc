@@ -18,6 +18,11 @@ struct CpuBackend::AttendStep {
   const Step& step;
   uint32_t layer, tokens, first_position;
   const KvPool& kv;
+  // Tokens that the first tile lacks: with clamped positions tiles begin at whole multiples of their size in the
+  // conversation, so that no step of the clamp falls into one.
+  uint32_t lead;
+
+  uint32_t tiles() const { return divide_up(lead + tokens, kQueryTile); }
 };
 
 struct CpuBackend::AttendUnit {
@@ -59,8 +64,8 @@ CpuBackend::AttendUnit CpuBackend::attend_unit(const AttendStep& s, uint32_t hea
                                                float* partials) const {
   AttendUnit unit{};
   unit.head = head;
-  unit.begin = tile * kQueryTile;
-  unit.end = std::min(s.tokens, unit.begin + kQueryTile);
+  unit.begin = tile * kQueryTile - std::min(tile * kQueryTile, s.lead);
+  unit.end = std::min(s.tokens, (tile + 1) * kQueryTile - s.lead);
   unit.list = s.kv.appended_list(s.layer, head);
   unit.parts = parts_of(unit.seen(s.tokens));  // a tile sees nothing behind its last query
   const uint64_t rows = unit_floats() / (model_->config().head_dim + 2);
@@ -77,10 +82,12 @@ void CpuBackend::attend_part(const AttendStep& s, const AttendUnit& unit, uint32
   const uint32_t group = config.heads / config.kv_heads;
   const uint64_t rows = uint64_t{unit.end - unit.begin} * group;
   const uint64_t scratch_floats = round_up(attend_scratch_floats(group, config.head_dim), 16);
+  const uint32_t query_delta = s.kv.query_delta(s.layer, unit.head, s.first_position);
   kernels_.attend({.pool = s.kv.view(),
                    .list = unit.list,
                    .mode = options_.positions,
-                   .query_delta = s.kv.query_delta(s.layer, unit.head, s.first_position),
+                   .query_delta = query_delta,
+                   .clamp = std::min(query_delta, clamped_begin(s.first_position + unit.begin, config.context_length)),
                    .first_rank_of_step = unit.list.length - s.tokens,
                    .q = floats(s.step.in) + uint64_t{unit.head} * group * config.head_dim,
                    .q_stride = config.heads * config.head_dim,
@@ -118,7 +125,8 @@ void CpuBackend::merge_parts(const AttendStep& s, const AttendUnit& unit) {
 }
 
 void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv) {
-  const AttendStep s{step, layer, tokens, first_position, kv};
+  const bool clamped = options_.positions == PositionMode::kClamped;
+  const AttendStep s{step, layer, tokens, first_position, kv, clamped ? first_position % kQueryTile : 0};
   const uint32_t max_parts = parts_of(options_.cache_tokens);
   // Where each part of every list begins: one walk along the chain, not one per part.
   for (uint32_t head = 0; head < model_->config().kv_heads; ++head) {
@@ -129,11 +137,10 @@ void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint3
       for (uint32_t i = 0; i < kPartTokens / kBlockSlots && block != kNoBlock; ++i) block = kv.view().next[block];
     }
   }
-  const uint32_t tiles = divide_up(tokens, kQueryTile);
   const uint32_t unobserved = tokens - std::min(tokens, options_.observer.queries);
-  const uint32_t first = options_.observer.queries == 0 ? tiles : unobserved / kQueryTile;
+  const uint32_t first = options_.observer.queries == 0 ? s.tiles() : (s.lead + unobserved) / kQueryTile;
   attend_tiles(s, first);
-  for (uint32_t tile = first; tile < tiles; ++tile) attend_observed(s, tile);
+  for (uint32_t tile = first; tile < s.tiles(); ++tile) attend_observed(s, tile);
 }
 
 // The first `tiles` tiles.

@@ -164,7 +164,7 @@ class Attention {
     std::fill_n(args_.max, rows_, kLowest);
     std::fill_n(sums_, rows_ * kLanes, 0.0f);
     std::fill_n(args_.acc, rows_ * layout_.head_dim, 0.0f);
-    if (args_.mode == PositionMode::kRolling) set_frequencies(args_.rope, frequencies_);
+    if (args_.mode != PositionMode::kAbsolute) set_frequencies(args_.rope, frequencies_);
     use_shift(0);
     Span span = blocks_from(args_.rank_begin);
     while (span.rank < args_.rank_end) {
@@ -296,20 +296,26 @@ class Attention {
     has_queries_ = true;
   }
 
-  // Scores of one block for all rows. Rolling positions: a block that is one run needs other queries; any other needs
-  // rotated keys.
+  // How far the query is to be rotated for the key of a rank. Never less for a later one.
+  int32_t shift_of(uint32_t position, uint32_t rank) const {
+    const uint32_t delta = position - rank;
+    if (args_.mode == PositionMode::kRolling) return static_cast<int32_t>(delta - args_.query_delta);
+    return std::min(0, static_cast<int32_t>(delta - args_.clamp));
+  }
+
+  // Scores of one block for all rows. A block whose slots have one shift needs other queries; any other needs rotated
+  // keys.
   void score(const uint8_t* block, uint32_t rank, uint32_t stored, float* scores) {
     if (args_.mode == PositionMode::kAbsolute) return blocks_.score(block, scores);
     const uint32_t* positions = positions_of(block);
-    if (positions[stored - 1] - positions[0] == stored - 1) {
-      use_shift(static_cast<int32_t>(positions[0] - rank - args_.query_delta));
+    const int32_t first = shift_of(positions[0], rank);
+    if (shift_of(positions[stored - 1], rank + stored - 1) == first) {
+      use_shift(first);
       return blocks_.score(block, scores);
     }
     use_shift(0);
     int32_t shifts[kBlockSlots];
-    for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
-      shifts[slot] = static_cast<int32_t>(positions[slot] - (rank + slot) - args_.query_delta);
-    }
+    for (uint32_t slot = 0; slot < kBlockSlots; ++slot) shifts[slot] = shift_of(positions[slot], rank + slot);
     rotate_keys(layout_, block, args_.rope.rotary_dim / 2, shifts, frequencies_, rotated_keys_);
     score_floats(queries_, rotated_keys_, rows_, layout_.head_dim, scores);
   }

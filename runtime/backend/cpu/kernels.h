@@ -79,12 +79,14 @@ struct StoreKvArgs {
 //
 // Positions: queries and keys are rotated at their absolute positions. With PositionMode::kRolling a key's distance
 // is counted in ranks: a run of slots with constant (position - rank) = d needs the query rotated by the extra angle
-// (d - query_delta) * inv_freq, and nothing stored is rotated again. With kAbsolute no run is shifted.
+// (d - query_delta) * inv_freq, and nothing stored is rotated again. With kAbsolute no run is shifted. With kClamped the
+// keys with d < clamp stand at their rank: they need the query rotated by (d - clamp) * inv_freq, the others nothing.
 struct AttendArgs {
   KvPoolView pool;
   KvList list;  // with the step's own tokens already stored and counted
   PositionMode mode;
   uint32_t query_delta;         // (position - rank) of the step's tokens
+  uint32_t clamp;               // kClamped: where the conversation is taken to begin; at most query_delta
   uint32_t first_rank_of_step;  // rank of the step's token 0
   const float* q;               // [M][q_stride], rotated, offset to the group's first query head; heads adjacent
   uint32_t q_stride;            // floats

@@ -92,8 +92,15 @@ LETHE_API lethe_code lethe_model_get_info(const lethe_model* model, lethe_model_
 /* ---- Sessions --------------------------------------------------------------------------------------------------- */
 
 enum { LETHE_KV_F16 = 0, LETHE_KV_INT8 = 1 };
-/* AUTO: rolling for policies that evict, absolute otherwise. */
-enum { LETHE_POSITIONS_AUTO = 0, LETHE_POSITIONS_ABSOLUTE = 1, LETHE_POSITIONS_ROLLING = 2 };
+/* How distances of cached tokens are counted. ABSOLUTE: in the conversation. ROLLING: in the cache. CLAMPED: in the
+ * conversation, but none beyond the trained length: older tokens stand at its beginning. AUTO: rolling for policies that
+ * evict, absolute otherwise. */
+enum {
+  LETHE_POSITIONS_AUTO = 0,
+  LETHE_POSITIONS_ABSOLUTE = 1,
+  LETHE_POSITIONS_ROLLING = 2,
+  LETHE_POSITIONS_CLAMPED = 3
+};
 
 /* How the lists of the cache (one per layer and KV head) share it when it is full. AUTO: as the policy has it. LIST:
  * all keep the same number of tokens. PYRAMID: so do the lists of a layer, early layers more than late ones. LAYER: the
