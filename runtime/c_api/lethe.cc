@@ -21,6 +21,7 @@ static_assert(LETHE_ERROR_TEMPLATE == static_cast<int>(ErrorCode::kTemplate));
 static_assert(LETHE_ERROR_WRONG_MODEL == static_cast<int>(ErrorCode::kWrongModel));
 static_assert(LETHE_MEMORY_TAGS == kMemoryTagCount);
 static_assert(LETHE_BUDGET_GLOBAL - LETHE_BUDGET_LIST == static_cast<int>(Budget::kGlobal));
+static_assert(LETHE_HAND_OVER_MERGE == static_cast<int>(HandOver::kMerge));
 static_assert(LETHE_ALL_SO_FAR == Session::kAllSoFar);
 static_assert(LETHE_MEMORY_KV_POOL == static_cast<int>(MemoryTag::kKvPool));
 static_assert(LETHE_MEMORY_THREADS == static_cast<int>(MemoryTag::kThreads));
@@ -150,6 +151,10 @@ Status to_options(const lethe_session_params* params, SessionOptions* options) {
   if (p.pool == LETHE_POOL_MEAN) options->pooling = Pooling{PoolKind::kMean, p.pool_width};
   if (p.pool == LETHE_POOL_MAX) options->pooling = Pooling{PoolKind::kMax, p.pool_width};
   if (p.value_norm != 0) options->value_norm = true;
+  if (p.hand_over < LETHE_HAND_OVER_NONE || p.hand_over > LETHE_HAND_OVER_MERGE) {
+    return Status::error(ErrorCode::kInvalidArgument, "hand_over %d is unknown", p.hand_over);
+  }
+  options->hand_over = static_cast<HandOver>(p.hand_over);
   options->policy_seed = p.policy_seed;
   return {};
 }

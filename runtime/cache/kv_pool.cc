@@ -81,6 +81,7 @@ Status KvPool::carve(Arena& arena, const KvPoolOptions& options) {
       options.token_capacity != 0 ? options.token_capacity : kv_token_capacity(block_count_, list_count());
   next_ = arena.take<uint32_t>(block_count_);
   lists_ = arena.take<KvList>(lists);
+  absorbed_ = arena.take<float>(options.absorbs ? lists * (1 + 2 * options.head_dim) : 0);
   if (!arena.ok()) return Status::error(ErrorCode::kInternal, "the arena is too small for the index of the cache");
   clear();
   return {};
@@ -240,6 +241,7 @@ void KvPool::add_free_blocks(uint32_t begin, uint32_t end) {
 
 void KvPool::clear() {
   for (KvList& list : lists_) list = KvList{};
+  std::fill(absorbed_.begin(), absorbed_.end(), 0.0f);
   free_head_ = kNoBlock;
   free_blocks_ = 0;
   if (!next_.empty()) add_free_blocks(0, block_count_);  // not when measuring

@@ -45,6 +45,7 @@ struct KvPoolOptions {
   uint32_t block_count;
   uint32_t state_bytes_per_slot = 0;  // Policy::state_bytes_per_slot
   uint32_t token_capacity = 0;        // most tokens of a list; 0: an even share of the blocks
+  bool absorbs = false;               // lists keep what became of dropped tokens (hand_over.h)
 };
 
 class KvPool {
@@ -73,6 +74,14 @@ class KvPool {
   uint32_t free_blocks() const { return free_blocks_; }
   uint32_t token_capacity() const { return token_capacity_; }  // most tokens of a list
   uint32_t longest() const;                                    // tokens
+
+  // What a list keeps of the tokens that were dropped, as one token: how many they were, their mean key (rotated at
+  // their positions) and their mean value. Empty unless the pool absorbs.  [1 + 2 * head_dim]
+  std::span<float> absorbed(uint32_t layer, uint32_t kv_head) const {
+    const size_t size = absorbed_.size() / list_count();
+    return absorbed_.subspan((layer * kv_heads_ + kv_head) * size, size);
+  }
+  std::span<float> all_absorbed() const { return absorbed_; }  // [layers * kv_heads][1 + 2 * head_dim], or empty
 
   const KvList& list(uint32_t layer, uint32_t kv_head) const { return lists_[layer * kv_heads_ + kv_head]; }
 
@@ -141,8 +150,9 @@ class KvPool {
 
   KvLayout layout_{};
   uint8_t* blocks_ = nullptr;
-  std::span<uint32_t> next_;  // [blocks carved] next block of the list, or of the free chain
-  std::span<KvList> lists_;   // [layers * kv_heads]
+  std::span<uint32_t> next_;   // [blocks carved] next block of the list, or of the free chain
+  std::span<KvList> lists_;    // [layers * kv_heads]
+  std::span<float> absorbed_;  // all_absorbed()
   uint32_t layers_ = 0;
   uint32_t kv_heads_ = 0;
   uint32_t block_count_ = 0;

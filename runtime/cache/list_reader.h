@@ -5,8 +5,10 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <span>
 
+#include "runtime/base/half.h"
 #include "runtime/cache/kv_layout.h"
 #include "runtime/cache/observe.h"
 
@@ -68,6 +70,35 @@ inline void read_keys(const KvLayout& layout, const uint8_t* block, float* out) 
       out[slot] = static_cast<float>(keys[slot * kQuad] - kKeyOffset) * scales[slot];
     }
   }
+}
+
+// The value of one slot.  out [head_dim]
+inline void read_value(const KvLayout& layout, const uint8_t* block, uint32_t slot, float* out) {
+  const uint8_t* values = block + layout.values_offset;
+  for (uint32_t d = 0; d < layout.head_dim; ++d) {
+    const size_t at = value_index(layout, slot, d);
+    out[d] = layout.type == KvType::kF16 ? finite_half_to_float(reinterpret_cast<const uint16_t*>(values)[at])
+                                         : static_cast<float>(reinterpret_cast<const int8_t*>(values)[at]) *
+                                               reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
+  }
+}
+
+// Another value for a slot, rounded as kernels round (Kernels::store_kv).  value [head_dim]
+inline void write_value(const KvLayout& layout, uint8_t* block, uint32_t slot, const float* value) {
+  uint8_t* values = block + layout.values_offset;
+  if (layout.type == KvType::kF16) {
+    for (uint32_t d = 0; d < layout.head_dim; ++d) {
+      reinterpret_cast<uint16_t*>(values)[value_index(layout, slot, d)] = float_to_half(value[d]);
+    }
+    return;
+  }
+  float largest = 0;
+  for (uint32_t d = 0; d < layout.head_dim; ++d) largest = std::max(largest, std::abs(value[d]));
+  const float scale = largest > 0 ? std::max(largest / 127.0f, std::numeric_limits<float>::min()) : 1.0f;
+  for (uint32_t d = 0; d < layout.head_dim; ++d) {
+    reinterpret_cast<int8_t*>(values)[value_index(layout, slot, d)] = static_cast<int8_t>(std::lrint(value[d] / scale));
+  }
+  reinterpret_cast<float*>(block + layout.value_scale_offset)[slot] = scale;
 }
 
 // The sum of the magnitudes of the value of every slot of a block.  out [32]

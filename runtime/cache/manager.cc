@@ -94,6 +94,9 @@ Status CacheManager::carve(Arena& arena, KvPool& pool, const Policy& policy, con
   worths_ = arena.take<Worth>(policy.evicts ? competing : 0);
   scores_ = arena.take<float>(scores() ? longest : 0);
   work_ = arena.take<float>(scores() ? policy_work_floats(pool.layout().head_dim) : 0);
+  const bool hands_over = policy.evicts && options.hand_over != HandOver::kNone;
+  hand_over_work_ = arena.take<float>(
+      hands_over ? hand_over_work_floats(options.hand_over, pool.layout().head_dim, pool.token_capacity()) : 0);
   if (!arena.ok()) return Status::error(ErrorCode::kInternal, "the arena is too small for the cache's work space");
   clear();
   return {};
@@ -393,7 +396,12 @@ Status CacheManager::compact(uint32_t list_index, std::span<const Worth> worths,
   }
   const uint32_t lost = length - kept;
   if (lost == 0) return {};
-  LETHE_RETURN_IF_ERROR(pool_->compact(list_index / pool_->kv_heads(), list_index % pool_->kv_heads(), keep));
+  const uint32_t layer = list_index / pool_->kv_heads(), kv_head = list_index % pool_->kv_heads();
+  if (window(layer) == 0) {
+    hand_over(options_.hand_over, pool_->view(), list_at(list_index), keep, pool_->absorbed(layer, kv_head),
+              hand_over_work_);
+  }
+  LETHE_RETURN_IF_ERROR(pool_->compact(layer, kv_head, keep));
   EvictionReport& report = stats_.last;
   report.fewest = report.lists == 0 ? lost : std::min(report.fewest, lost);
   report.most = std::max(report.most, lost);

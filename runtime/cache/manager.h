@@ -8,6 +8,7 @@
 #include <span>
 
 #include "runtime/base/status.h"
+#include "runtime/cache/hand_over.h"
 #include "runtime/cache/kv_pool.h"
 #include "runtime/cache/pins.h"
 #include "runtime/cache/policy.h"
@@ -21,6 +22,8 @@ struct CacheOptions {
   // An eviction leaves at most this many eighths of the capacity, so that its cost is shared by many tokens. 1-8.
   uint32_t low_water_eighths = 7;
   Retention retention = {};  // Policy::retention, or what the user wants instead
+  // Of what the policy drops. Layers with a window hand nothing over: what they drop would soon be out of sight anyway.
+  HandOver hand_over = HandOver::kNone;
   // Where lists compete: the share of an even budget that no list loses to others (alpha of Ada-KV).
   uint32_t guaranteed_percent = 20;
   uint64_t seed = 0;  // for policies that draw
@@ -130,6 +133,7 @@ class CacheManager {
   std::span<Worth> worths_;          // [tokens of all lists that compete]
   std::span<float> scores_;          // [token capacity] of one list, when the policy scores
   std::span<float> work_;            // [policy_work_floats] likewise
+  std::span<float> hand_over_work_;  // [hand_over_work_floats]
   uint32_t wished_at_ = UINT32_MAX;  // position of the last eviction by wishes: room may be made twice for a step
   CacheStats stats_;
   uint64_t evicted_slots_ = 0;  // summed over lists

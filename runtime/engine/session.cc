@@ -39,6 +39,7 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                 .cache_tokens = longest,
                                 .threads = options_.threads,
                                 .positions = options_.positions,
+                                .absorbs = options_.hand_over == HandOver::kCompensation,
                                 .observer = options_.policy->observer});
   count(MemoryTag::kActivations);
   backend_.lay_out_logits(arena);
@@ -55,10 +56,12 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                           .type = options_.kv_type,
                                           .block_count = static_cast<uint32_t>(std::min<uint64_t>(blocks, UINT32_MAX)),
                                           .state_bytes_per_slot = options_.policy->state_bytes_per_slot,
-                                          .token_capacity = longest}));
+                                          .token_capacity = longest,
+                                          .absorbs = options_.hand_over == HandOver::kCompensation}));
   LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, *options_.policy,
                                        {.sinks = options_.sinks,
                                         .retention = retention,
+                                        .hand_over = options_.hand_over,
                                         .seed = options_.policy_seed,
                                         .windows = windows_,
                                         .longest_step = shape.chunk}));

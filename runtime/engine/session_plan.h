@@ -6,6 +6,7 @@
 
 #include "runtime/backend/cpu/cpu_backend.h"
 #include "runtime/base/status.h"
+#include "runtime/cache/hand_over.h"
 #include "runtime/cache/kv_layout.h"
 #include "runtime/cache/policy.h"
 #include "runtime/memory/ledger.h"
@@ -30,6 +31,7 @@ struct SessionOptions {
   std::optional<Budget> budget = {};
   std::optional<Pooling> pooling = {};
   std::optional<bool> value_norm = {};
+  HandOver hand_over = HandOver::kNone;
   KvType kv_type = KvType::kF16;
   PositionMode positions = PositionMode::kRolling;
   uint32_t max_tokens = 0;     // 0: all that the cap allows, at most the trained length

@@ -29,7 +29,7 @@ constexpr uint32_t kVersion = 2;
 struct Identity {
   uint64_t model;
   uint32_t layers, kv_heads, head_dim, vocab;
-  uint32_t kv_type, positions, sinks, block_bytes;
+  uint32_t kv_type, positions, sinks, block_bytes, hand_over, reserved;
   char policy[32];
 };
 
@@ -46,6 +46,7 @@ Identity identity_of(const Session& session, const KvPool& kv) {
   identity.positions = static_cast<uint32_t>(options.positions);
   identity.sinks = options.sinks;
   identity.block_bytes = kv.layout().block_bytes;
+  identity.hand_over = static_cast<uint32_t>(options.hand_over);
   strncpy(identity.policy, options.policy->name, sizeof identity.policy - 1);
   return identity;
 }
@@ -132,6 +133,7 @@ Status Session::save(const char* path) {
       LETHE_RETURN_IF_ERROR(write(&kv_.list(layer, head).length, sizeof(uint32_t)));
     }
   }
+  LETHE_RETURN_IF_ERROR(write(kv_.all_absorbed().data(), kv_.all_absorbed().size_bytes()));
   if (has_logits_) LETHE_RETURN_IF_ERROR(write(backend_.logits(0).data(), backend_.logits(0).size_bytes()));
   LETHE_RETURN_IF_ERROR(
       for_each_block(kv_, [&](uint32_t block) { return write(kv_.block(block), kv_.layout().block_bytes); }));
@@ -165,9 +167,9 @@ Status Session::restore(const char* path) {
   const uint8_t* identity = reader.take(sizeof own);
   if (identity == nullptr) return corrupt("too short");
   if (memcmp(identity, &own, sizeof own) != 0) {
-    return Status::error(ErrorCode::kWrongModel,
-                         "%.140s was saved with another model, KV type, position mode, policy or number of sinks",
-                         path);
+    return Status::error(
+        ErrorCode::kWrongModel,
+        "%.140s was saved with another model, KV type, position mode, policy, hand over or number of sinks", path);
   }
   SavedState state;
   const uint8_t* state_bytes = reader.take(sizeof state);
@@ -177,7 +179,8 @@ Status Session::restore(const char* path) {
   if (state.pin_count > Pins::kMax) return corrupt("too many pinned ranges");
   const uint8_t* pin_bytes = reader.take(state.pin_count * sizeof(TokenRange));
   const uint8_t* lengths = reader.take(uint64_t{kv_.list_count()} * sizeof(uint32_t));
-  if (pin_bytes == nullptr || lengths == nullptr) return corrupt("too short");
+  const uint8_t* absorbed = reader.take(kv_.all_absorbed().size_bytes());
+  if (pin_bytes == nullptr || lengths == nullptr || absorbed == nullptr) return corrupt("too short");
   Pins pins;
   for (uint64_t i = 0; i < state.pin_count; ++i) {
     TokenRange range;
@@ -233,6 +236,7 @@ Status Session::restore(const char* path) {
     content += layout.block_bytes;
     return {};
   }));
+  if (!kv_.all_absorbed().empty()) memcpy(kv_.all_absorbed().data(), absorbed, kv_.all_absorbed().size_bytes());
   if (logits != nullptr) memcpy(backend_.logits(0).data(), logits, backend_.logits(0).size_bytes());
   adopt(state, sampler, pins);
   return {};
@@ -265,6 +269,7 @@ Result<Session*> Session::fork() {
     close(copy);
     return status;
   }
+  std::ranges::copy(kv_.all_absorbed(), copy->kv_.all_absorbed().begin());
   std::copy_n(backend_.logits(0).data(), backend_.logits(0).size(), copy->backend_.logits(0).data());
   copy->adopt(saved_state(), sampler, manager_.pins());
   return copy;

@@ -22,6 +22,7 @@ class LlamaReference {
   struct Options {
     Cache cache = Cache::kHalf;
     PositionMode positions = PositionMode::kAbsolute;
+    bool compensation = false;          // dropped tokens: their mean key and value, as often as they were
     bool quantise_activations = false;  // inputs of matrices: int8 with one scale for 32 inputs
   };
 
@@ -55,8 +56,12 @@ class LlamaReference {
 
   // Forgets all but the first `sinks` and the newest tokens, `tokens` in all.
   void keep(uint32_t sinks, uint32_t tokens) {
-    for (auto& cached : layers_) {
-      cached.erase(cached.begin() + sinks, cached.end() - (static_cast<ptrdiff_t>(tokens) - sinks));
+    dropped_.resize(layers_.size());
+    for (size_t layer = 0; layer < layers_.size(); ++layer) {
+      std::vector<Token>& cached = layers_[layer];
+      const auto begin = cached.begin() + sinks, end = cached.end() - (static_cast<ptrdiff_t>(tokens) - sinks);
+      if (options_.compensation) dropped_[layer].insert(dropped_[layer].end(), begin, end);
+      cached.erase(begin, end);
     }
   }
 
@@ -138,6 +143,8 @@ class LlamaReference {
     round_cached(&k);
     round_cached(&v);
     cached.push_back({position_, std::move(k), std::move(v)});
+    Vector true_q = q;
+    rotate(true_q, static_cast<double>(position_));
     rotate(q, place(position_, cached.size() - 1));
 
     const size_t dim = shape_.head_dim, group = shape_.heads / shape_.kv_heads;
@@ -156,6 +163,21 @@ class LlamaReference {
       const double most = *std::max_element(p.begin(), p.end());
       double total = 0;
       for (double& value : p) total += value = std::exp(value - most);
+      if (!dropped_.empty() && !dropped_[layer].empty()) {
+        const auto count = static_cast<double>(dropped_[layer].size());
+        double score = 0;
+        Vector mean(dim);
+        for (const Token& token : dropped_[layer]) {
+          for (size_t i = 0; i < dim; ++i) {
+            score +=
+                true_q[head * dim + i] * token.k[head / group * dim + i] / count / std::sqrt(static_cast<double>(dim));
+            mean[i] += token.v[head / group * dim + i] / count;
+          }
+        }
+        const double weight = count * std::exp(score - most);
+        total += weight;
+        for (size_t i = 0; i < dim; ++i) out[head * dim + i] += weight / total * mean[i];
+      }
       for (size_t rank = 0; rank < p.size(); ++rank) {
         for (size_t i = 0; i < dim; ++i)
           out[head * dim + i] += p[rank] / total * cached[rank].v[head / group * dim + i];
@@ -167,7 +189,7 @@ class LlamaReference {
   TinyOptions shape_;
   Options options_;
   std::map<std::string, std::vector<float>> weights_;
-  std::vector<std::vector<Token>> layers_;
+  std::vector<std::vector<Token>> layers_, dropped_;
   uint64_t position_ = 0;
 };
 

@@ -20,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint32_t kVocab = 3 + 256 + 41;
-constexpr size_t kPositionAt = 8 + 4 + 72;  // of the u64 `position` in a file: after identifier, version and identity
+constexpr size_t kPositionAt = 8 + 4 + 80;  // of the u64 `position` in a file: after identifier, version and identity
 constexpr SamplerOptions kSampled{.temperature = 1.3f, .top_p = 0.95f, .repetition_penalty = 1.2f, .seed = 7};
 
 struct Continuation {

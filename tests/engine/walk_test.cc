@@ -23,6 +23,7 @@ struct Walk {
     if (pick(2) == 0) options.budget = static_cast<Budget>(pick(4));
     if (pick(3) == 0) options.pooling = Pooling{PoolKind::kMax, 5};
     if (options.policy->is_share && pick(2) == 0) options.value_norm = true;
+    options.hand_over = static_cast<HandOver>(pick(3));
     options.kv_type = static_cast<KvType>(pick(2));
     options.positions = static_cast<PositionMode>(pick(3));
     options.prefill_chunk = 1 + pick(48);
@@ -59,8 +60,9 @@ struct Walk {
 
   void feed_some() {
     const Status status = (*session)->feed(ids(1 + pick(pick(4) == 0 ? 300 : 20)));
-    REQUIRE_MESSAGE((status.ok() || (!options.policy->evicts && refused(status, {ErrorCode::kKvFull}))),
-                    status.message());
+    REQUIRE_MESSAGE(
+        (status.ok() || (!options.policy->evicts && refused(status, {ErrorCode::kKvFull, ErrorCode::kPromptTooLong}))),
+        status.message());
     fed += status.ok() ? 1 : 0;
   }
   void generate_some() {
@@ -192,6 +194,7 @@ TEST_CASE("pins: hold in a restored and in a forked conversation") {
     CAPTURE(std::string(policy->name));
     SessionOptions options = window_options(128, 16);
     options.policy = policy;
+    options.hand_over = HandOver::kCompensation;  // and what it keeps
     const auto begun = [&](OpenSession& session, bool pin) {
       feed(*session, std::span(begin).first(40));
       if (pin) REQUIRE(session->pin(0).ok());

@@ -63,6 +63,7 @@ TEST_CASE("bad arguments end with status 2") {
       {kRun + Args{"hello", "--pool", "max"}, "such as max7"},
       {kRun + Args{"hello", "--pool", "mean8", "--policy", "l2"}, "odd"},
       {kRun + Args{"hello", "--value-norm", "--policy", "keydiff"}, "may be negative"},
+      {kRun + Args{"hello", "--hand-over", "all"}, "none, compensation, merge"},
       {kRun + Args{"hello", "--pin-system"}, "--system TEXT"},
       {kRun + Args{"hello", "--raw", "--system", "Be brief."}, "--system"},
       {kRun + Args{"hello", "--system", ""}, "system prompt is empty"},

@@ -80,6 +80,10 @@ void SessionOptions::add_to(CLI::App& command) {
                      "smooth scores over N neighbouring tokens: meanN, maxN (such as max7) or none (default: as the "
                      "policy has it)");
   command.add_flag("--value-norm", value_norm, "multiply scores by the norm of the token's value");
+  command.add_option(
+      "--hand-over", hand_over,
+      "what becomes of forgotten tokens: none (default), compensation (one token stands for all of them) "
+      "or merge (each is blended into the most similar one that stays)");
   command.add_option("--policy-seed", policy_seed, "for policies that draw (default 0)");
   command.add_option("--sinks", sinks, "first tokens that are never forgotten (default 4)");
   command.add_option("--kv", kv, "type of cached keys and values: f16 (default) or int8");
@@ -115,6 +119,12 @@ lethe_session_params SessionOptions::params(uint64_t host_bytes) const {
   }
   if (pool) set_pooling(*pool, params);
   params.value_norm = value_norm ? 1 : 0;
+  if (hand_over) {
+    params.hand_over = choose("--hand-over", *hand_over,
+                              {{"none", LETHE_HAND_OVER_NONE},
+                               {"compensation", LETHE_HAND_OVER_COMPENSATION},
+                               {"merge", LETHE_HAND_OVER_MERGE}});
+  }
   if (policy_seed) params.policy_seed = *policy_seed;
   if (threads) params.threads = *threads;
   return params;

@@ -25,7 +25,7 @@ struct RamOption {
 
 struct SessionOptions {
   RamOption ram = {};
-  std::optional<std::string> policy = {}, kv = {}, positions = {}, budget = {}, pool = {};
+  std::optional<std::string> policy = {}, kv = {}, positions = {}, budget = {}, pool = {}, hand_over = {};
   std::optional<uint32_t> sinks = {}, chunk = {}, threads = {}, recent = {};
   std::optional<uint64_t> policy_seed = {};
   bool value_norm = false;

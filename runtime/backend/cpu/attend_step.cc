@@ -1,5 +1,6 @@
 // CpuBackend's attention: how a step is cut into work for the threads, and what a policy is shown of it.
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/backend/cpu/cpu_backend.h"
 
@@ -29,6 +30,10 @@ struct CpuBackend::AttendUnit {
   KvList list;
   uint32_t head, begin, end, parts;
   float *max, *sum, *acc;  // of all its parts
+  // What the list keeps of dropped tokens (KvPool::absorbed): one more part, behind the others. Or empty.
+  std::span<const float> absorbed;
+
+  uint32_t all_parts() const { return parts + (absorbed.empty() ? 0 : 1); }
 
   uint32_t seen(uint32_t tokens) const { return list.length - tokens + end; }  // ranks, by its last query
 };
@@ -45,7 +50,8 @@ uint64_t CpuBackend::unit_floats() const {
   const ModelConfig& config = model_->config();
   const uint32_t group = config.heads / config.kv_heads;
   const uint64_t rows = round_up(uint64_t{std::min(options_.chunk, kQueryTile)} * group, 16);
-  return parts_of(options_.cache_tokens) * rows * (config.head_dim + 2);
+  const uint32_t parts = parts_of(options_.cache_tokens) + (options_.absorbs ? 1 : 0);
+  return parts * rows * (config.head_dim + 2);
 }
 
 void CpuBackend::lay_out_attention(Arena& arena) {
@@ -72,6 +78,10 @@ CpuBackend::AttendUnit CpuBackend::attend_unit(const AttendStep& s, uint32_t hea
   unit.max = partials;
   unit.sum = unit.max + rows;
   unit.acc = unit.sum + rows;
+  if (model_->config().window_of(s.layer) == 0) {
+    const std::span<const float> absorbed = s.kv.absorbed(s.layer, head);
+    if (!absorbed.empty() && absorbed[0] > 0) unit.absorbed = absorbed;
+  }
   return unit;
 }
 
@@ -83,6 +93,7 @@ void CpuBackend::attend_part(const AttendStep& s, const AttendUnit& unit, uint32
   const uint64_t rows = uint64_t{unit.end - unit.begin} * group;
   const uint64_t scratch_floats = round_up(attend_scratch_floats(group, config.head_dim), 16);
   const uint32_t query_delta = s.kv.query_delta(s.layer, unit.head, s.first_position);
+  if (part == 0 && !unit.absorbed.empty()) attend_absorbed(s, unit);
   kernels_.attend({.pool = s.kv.view(),
                    .list = unit.list,
                    .mode = options_.positions,
@@ -109,11 +120,34 @@ void CpuBackend::attend_part(const AttendStep& s, const AttendUnit& unit, uint32
                    .scores_stride = kPartTokens});
 }
 
+// Attention to the token that stands for all dropped ones: as often as they were, at their mean distance.
+void CpuBackend::attend_absorbed(const AttendStep& s, const AttendUnit& unit) {
+  const ModelConfig& config = model_->config();
+  const uint32_t group = config.heads / config.kv_heads, dim = config.head_dim, tile = unit.end - unit.begin;
+  const float log_count = std::log(unit.absorbed[0]);
+  const std::span<const float> key = unit.absorbed.subspan(1, dim), value = unit.absorbed.subspan(1 + dim, dim);
+  const float* q = floats(s.step.in) + (uint64_t{unit.begin} * config.heads + uint64_t{unit.head} * group) * dim;
+  size_t row = size_t{unit.parts} * tile * group;
+  for (uint32_t t = 0; t < tile; ++t, q += uint64_t{config.heads} * dim) {
+    for (uint32_t head = 0; head < group; ++head, ++row) {
+      float score = 0;
+      for (uint32_t d = 0; d < dim; ++d) score += q[head * dim + d] * key[d];
+      score *= config.score_scale();
+      if (config.attention_softcap != 0) {
+        score = config.attention_softcap * std::tanh(score / config.attention_softcap);
+      }
+      unit.max[row] = score + log_count;
+      unit.sum[row] = 1;
+      std::ranges::copy(value, unit.acc + row * dim);
+    }
+  }
+}
+
 void CpuBackend::merge_parts(const AttendStep& s, const AttendUnit& unit) {
   const ModelConfig& config = model_->config();
   const uint32_t group = config.heads / config.kv_heads, stride = config.heads * config.head_dim;
   float* const out = floats(s.step.out) + uint64_t{unit.begin} * stride;
-  kernels_.merge({.parts = unit.parts,
+  kernels_.merge({.parts = unit.all_parts(),
                   .max = unit.max,
                   .sum = unit.sum,
                   .acc = unit.acc,
@@ -198,7 +232,7 @@ void CpuBackend::observe_part(const AttendStep& s, const AttendUnit& unit, uint3
   const uint32_t tile = unit.end - unit.begin, rank_begin = part * kPartTokens;
   const uint32_t rank_end = std::min(unit.seen(s.tokens), rank_begin + kPartTokens);
   float* const weights = weights_.data() + thread * weights_.size() / options_.threads;
-  kernels_.weigh({.parts = unit.parts,
+  kernels_.weigh({.parts = unit.all_parts(),
                   .max = unit.max,
                   .sum = unit.sum,
                   .scores = scores,

@@ -25,6 +25,7 @@ struct BackendOptions {
   uint32_t cache_tokens;  // capacity of the longest KV list
   uint32_t threads;
   PositionMode positions;
+  bool absorbs = false;    // the pool keeps what became of dropped tokens
   Observer observer = {};  // of attention
 };
 
@@ -110,6 +111,7 @@ class CpuBackend {
   void lay_out_attention(Arena& arena);
   AttendUnit attend_unit(const AttendStep& s, uint32_t head, uint32_t tile, float* partials) const;
   void attend_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread, float* scores);
+  void attend_absorbed(const AttendStep& s, const AttendUnit& unit);
   void merge_parts(const AttendStep& s, const AttendUnit& unit);
   void attend_tiles(const AttendStep& s, uint32_t tiles);
   void attend_observed(const AttendStep& s, uint32_t tile);
