@@ -66,7 +66,7 @@ constexpr size_t policy_work_floats(size_t head_dim) { return head_dim * (kBlock
 
 struct Policy {
   const char* name;
-  PositionMode default_positions = PositionMode::kRolling;
+  PositionMode default_positions = PositionMode::kClamped;
   bool evicts = true;        // false: a full cache is an error
   Retention retention = {};  // a user may choose otherwise
   bool is_share = false;     // scores are not negative, like shares of attention: they may be weighted by value_norm

@@ -5,6 +5,7 @@
 
 namespace lethe {
 
-constexpr Policy kWindowPolicy = {.name = "window", .retention = {.recent_percent = 100}};
+constexpr Policy kWindowPolicy = {
+    .name = "window", .default_positions = PositionMode::kRolling, .retention = {.recent_percent = 100}};
 
 }  // namespace lethe

@@ -93,8 +93,8 @@ LETHE_API lethe_code lethe_model_get_info(const lethe_model* model, lethe_model_
 
 enum { LETHE_KV_F16 = 0, LETHE_KV_INT8 = 1 };
 /* How distances of cached tokens are counted. ABSOLUTE: in the conversation. ROLLING: in the cache. CLAMPED: in the
- * conversation, but none beyond the trained length: older tokens stand at its beginning. AUTO: rolling for policies that
- * evict, absolute otherwise. */
+ * conversation, but none beyond the trained length: older tokens stand at its beginning. AUTO: rolling for the
+ * window, clamped for policies that keep scattered tokens, absolute for those that keep all. */
 enum {
   LETHE_POSITIONS_AUTO = 0,
   LETHE_POSITIONS_ABSOLUTE = 1,
