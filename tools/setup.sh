@@ -26,7 +26,7 @@ for arg; do
 done
 
 packages=(g++ cmake ninja-build ccache python3 xz-utils ca-certificates libpcre2-dev libflatbuffers-dev
-  flatbuffers-compiler nlohmann-json3-dev libcli11-dev doctest-dev libxxhash-dev libbenchmark-dev)
+  flatbuffers-compiler nlohmann-json3-dev libcli11-dev doctest-dev libxxhash-dev)
 ((fuzzers)) && packages+=(clang-19 libclang-rt-19-dev llvm-19)
 ((lint)) && packages+=(clang-format-19 clang-tidy-19)
 

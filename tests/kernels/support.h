@@ -9,9 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "hwy/targets.h"
+#include "runtime/backend/cpu/all_targets.h"
 #include "runtime/backend/cpu/kernels.h"
-#include "runtime/backend/cpu/targets.h"  // limits HWY_TARGETS to what the kernels are compiled for
 
 namespace lethe::cpu {
 
@@ -30,17 +29,14 @@ inline std::vector<float> random_floats(size_t n, float deviation = 1) {
 // Calls test(kernels) with the table of every target that was compiled and that this CPU can run.
 template <class Test>
 void for_each_target(const Test& test) {
-  const int64_t all = hwy::SupportedTargets() & HWY_TARGETS;
-  REQUIRE(all != 0);
-  for (int64_t rest = all; rest != 0; rest &= rest - 1) {
-    const int64_t target = rest & -rest;
-    hwy::SetSupportedTargetsForTest(target);
-    const Kernels kernels = simd_kernels();
+  int targets = 0;
+  for_each_simd_target([&](int64_t target, const Kernels& kernels) {
     CAPTURE(kernels.name);
     REQUIRE(std::string(kernels.name) == hwy::TargetName(target));
     test(kernels);
-  }
-  hwy::SetSupportedTargetsForTest(0);
+    ++targets;
+  });
+  REQUIRE(targets != 0);
 }
 
 // Quantised activations that own their memory.

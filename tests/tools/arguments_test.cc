@@ -8,10 +8,19 @@ const Args kRun = {"run", tiny_model(), "--ram", "16MiB"};
 
 TEST_CASE("help and version") {
   CHECK(run_cli({"--version"}).out == "lethe 0.1.0\n");
-  const std::vector<Args> commands = {
-      {},         {"run"},         {"chat"},           {"plan"},         {"pack"},
-      {"eval"},   {"eval", "ppl"}, {"eval", "stream"}, {"eval", "file"}, {"eval", "sweep"},
-      {"inspect"}};
+  const std::vector<Args> commands = {{},
+                                      {"run"},
+                                      {"chat"},
+                                      {"plan"},
+                                      {"pack"},
+                                      {"inspect"},
+                                      {"bench"},
+                                      {"eval"},
+                                      {"eval", "ppl"},
+                                      {"eval", "stream"},
+                                      {"eval", "file"},
+                                      {"eval", "sweep"},
+                                      {"bench", "kernels"}};
   for (const Args& command : commands) {
     const Finished help = run_cli(command + Args{"--help"});
     CAPTURE(help.out);

@@ -9,21 +9,18 @@
 #include <vector>
 
 #include "runtime/model/model.h"
-#include "runtime/os/pages.h"
 #include "runtime/os/process.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/failure.h"
 #include "tools/cli/json_writer.h"
 #include "tools/cli/options.h"
 #include "tools/cli/process_share.h"
+#include "tools/cli/speed.h"
 #include "tools/cli/terminal.h"
 #include "tools/cli/units.h"
 
 namespace lethe::cli {
 namespace {
-
-constexpr uint64_t kStreamBytes = 256 << 20;  // far beyond any cache
-constexpr int kStreamRuns = 5;
 
 struct BenchOptions {
   std::string model;
@@ -62,45 +59,6 @@ struct Phase {
     cpu.push_back(tokens / std::max(cpu_seconds() - begin_cpu, 1e-9));
   }
 };
-
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
-
-// Bytes per second that `threads` threads read from memory together, at best: what a decode step is held against.
-double stream_bandwidth(uint32_t threads) {
-  const auto mapped = os::map_pages(kStreamBytes);
-  check(mapped.status());
-  uint8_t* const buffer = mapped.value();
-  std::fill_n(buffer, kStreamBytes, uint8_t{1});
-  double best = 0;
-  std::vector<uint64_t> sums(threads);
-  for (int run = 0; run < kStreamRuns; ++run) {
-    const auto read = [&](uint32_t thread) {
-      const auto* words = reinterpret_cast<const uint64_t*>(buffer);
-      const uint64_t count = kStreamBytes / sizeof(uint64_t);
-      uint64_t sum[8] = {};  // eight chains, which compilers turn into vectors
-      for (uint64_t i = count * thread / threads / 8 * 8; i + 8 <= count * (thread + 1) / threads; i += 8) {
-        for (uint64_t lane = 0; lane < 8; ++lane) sum[lane] += words[i + lane];
-      }
-      for (const uint64_t lane : sum) sums[thread] += lane;
-    };
-    const uint64_t begin_ns = os::monotonic_ns();
-    std::vector<std::thread> others;
-    for (uint32_t thread = 1; thread < threads; ++thread) others.emplace_back(read, thread);
-    read(0);
-    for (std::thread& other : others) other.join();
-    best =
-        std::max(best, static_cast<double>(kStreamBytes) / (static_cast<double>(os::monotonic_ns() - begin_ns) * 1e-9));
-  }
-  uint64_t total = 0;
-  for (const uint64_t sum : sums) total += sum;
-  os::unmap_pages(buffer, kStreamBytes);
-  return total != 0 ? best : 0;  // so that the reads cannot be left out
-}
 
 // Bytes of weights that one decode step reads: all but an embedding that is not the output as well.
 uint64_t weight_bytes(const std::string& path) {
@@ -216,6 +174,7 @@ uint32_t best_threads(Bench& bench, bool as_json) {
 }
 
 int bench(const BenchOptions& options) {
+  if (options.model.empty()) fail(LETHE_ERROR_INVALID_ARGUMENT, "MODEL is required (the model file)");
   if (options.repeat == 0 || (options.prompt == 0 && options.generate == 0)) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "nothing to measure: --repeat %u, --prompt %u, --generate %u", options.repeat,
          options.prompt, options.generate);
@@ -286,7 +245,9 @@ int bench(const BenchOptions& options) {
 void add_bench(CLI::App& app, int& status) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App& command = *app.add_subcommand("bench", "Measure speed and memory");
+  command.preparse_callback([&command, &status](size_t) { add_bench_kernels(command, status); });
   add_model(command, options->model);
+  command.get_option("MODEL")->required(false);  // `kernels` can do without
   command.add_option("--prompt", options->prompt, "tokens of the prompt whose reading is timed (default 512; 0: none)");
   command.add_option("--generate", options->generate, "tokens whose generation is timed (default 128; 0: none)");
   command.add_option("--depth", options->depth, "tokens in the cache before either (default 0)");
@@ -300,12 +261,15 @@ void add_bench(CLI::App& app, int& status) {
       "  lethe bench model.lethe\n"
       "  lethe bench model.lethe --depth 4096 --kv int8 --threads 2 --json\n"
       "  lethe bench model.lethe --policy window --ram 32MiB --depth 8192\n"
+      "  lethe bench kernels\n"
       "With policy full (the default here) the cache is as long as the run; other policies work under --ram. Prompt "
       "and\n"
       "generation each start from the same cached tokens (with --depth from a copy, which counts in the peaks). Other "
       "load on the machine shows in tokens/s, less in tokens\n"
       "per CPU-second.");
-  command.callback([options, &status] { status = bench(*options); });
+  command.callback([&command, options, &status] {
+    if (command.get_subcommands().empty()) status = bench(*options);
+  });
 }
 
 }  // namespace lethe::cli

@@ -16,6 +16,9 @@ void add_pack(CLI::App& app, int& status);
 void add_bench(CLI::App& app, int& status);
 void add_eval(CLI::App& app, int& status);
 
+// Of `bench`.
+void add_bench_kernels(CLI::App& bench, int& status);
+
 // Of `eval`.
 void add_eval_ppl(CLI::App& eval, int& status);
 void add_eval_stream(CLI::App& eval, int& status);
