@@ -7,6 +7,7 @@
 #define LETHE_BACKEND_CPU_LINEAR_QUANTISED_INL_H_
 #endif
 
+#include "hwy/cache_control.h"
 #include "runtime/backend/cpu/linear-inl.h"
 #include "runtime/backend/cpu/simd-inl.h"
 
@@ -140,6 +141,9 @@ HWY_INLINE void decode_panel(const LinearArgs& args, size_t panel_index) {
       const uint8_t* lines = panel + quants_offset(kFormat, unit) + part * kLanes * 4;
       Dot<Q::kSteps16, Q::kNibbles> dot;
       dot.clear();
+      // The line of high bits comes first in use and last in memory; asked for first, it keeps the hardware from
+      // reading ahead, which halves the speed of some formats.
+      if constexpr (Q::kNibbles && Q::kHighBits > 0) hwy::Prefetch(lines);
       Q::for_each_line(lines, Q::load_high_line(lines), [&](size_t input, VU8 weight) HWY_ATTR {
         dot.add(input / 4, weight, broadcast4(quants + input));
       });
