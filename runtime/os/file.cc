@@ -100,6 +100,11 @@ Result<FileMap> FileMap::open(const char* path) {
     if (data == MAP_FAILED) {
       status = io_error("map", path, errno);
     } else {
+#if defined(__linux__)
+      // Where the file system has large folios, one entry of the page table for 2 MiB: weights are then read at the
+      // speed of memory, with 4 KiB pages at three quarters of it.
+      madvise(data, size, MADV_HUGEPAGE);
+#endif
       map.data_ = static_cast<const uint8_t*>(data);
       map.size_ = size;
     }
@@ -161,6 +166,11 @@ Status AtomicFile::write_at(uint64_t offset, const void* data, uint64_t bytes) {
 Status AtomicFile::commit() {
   if (fd_ < 0) return Status::error(ErrorCode::kInvalidArgument, "a commit of a file that is not open");
   int error = fsync(fd_) == 0 ? 0 : errno;
+#if defined(__linux__)
+  // What was written in small pieces is cached in small pages; read again, it comes in large ones (FileMap::open). And
+  // a saved session leaves the cache to the weights.
+  if (error == 0) posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED);
+#endif
   // close() may be where a network file system reports a full disk.
   if (close(std::exchange(fd_, -1)) != 0 && error == 0) error = errno;
   if (error == 0 && rename(partial_path_, path_) != 0) error = errno;
