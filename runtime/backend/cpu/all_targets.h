@@ -5,7 +5,7 @@
 
 #include "hwy/targets.h"
 #include "runtime/backend/cpu/kernels.h"
-#include "runtime/backend/cpu/targets.h"  // limits HWY_TARGETS to what the kernels are compiled for
+#include "runtime/base/simd/targets.h"  // limits HWY_TARGETS to what the kernels are compiled for
 
 namespace lethe::cpu {
 

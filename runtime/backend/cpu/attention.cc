@@ -1,6 +1,6 @@
 // Attention over the KV blocks: the walk along a list, the placing of keys, and the online softmax. The two products
 // are in attention_float-inl.h and attention_int8-inl.h, by the type of the pool.
-#include "runtime/backend/cpu/targets.h"
+#include "runtime/base/simd/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/backend/cpu/attention.cc"
@@ -15,9 +15,9 @@
 #include "runtime/backend/cpu/attention_float-inl.h"
 #include "runtime/backend/cpu/attention_int8-inl.h"
 #include "runtime/backend/cpu/kernels.h"
-#include "runtime/backend/cpu/math-inl.h"
-#include "runtime/backend/cpu/simd-inl.h"
 #include "runtime/backend/cpu/simd_tables.h"
+#include "runtime/base/simd/math-inl.h"
+#include "runtime/base/simd/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lethe::cpu::HWY_NAMESPACE {

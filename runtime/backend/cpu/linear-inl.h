@@ -9,7 +9,7 @@
 #endif
 
 #include "runtime/backend/cpu/kernels.h"
-#include "runtime/backend/cpu/simd-inl.h"
+#include "runtime/base/simd/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lethe::cpu::HWY_NAMESPACE {

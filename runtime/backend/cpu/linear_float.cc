@@ -1,5 +1,5 @@
 // Linear layers with f32 and f16 weights: lanes run over the 16 rows of a panel, activations are broadcast.
-#include "runtime/backend/cpu/targets.h"
+#include "runtime/base/simd/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/backend/cpu/linear_float.cc"
@@ -7,7 +7,7 @@
 #include "hwy/highway.h"
 #include "runtime/backend/cpu/kernels.h"
 #include "runtime/backend/cpu/linear-inl.h"
-#include "runtime/backend/cpu/simd-inl.h"
+#include "runtime/base/simd/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lethe::cpu::HWY_NAMESPACE {

@@ -1,5 +1,5 @@
 // Linear layers with 5- and 6-bit weights.
-#include "runtime/backend/cpu/targets.h"
+#include "runtime/base/simd/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/backend/cpu/linear_high_bits.cc"

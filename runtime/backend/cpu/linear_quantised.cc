@@ -1,5 +1,5 @@
 // Linear layers with 8- and 4-bit weights, and the choice of the kernel by format.
-#include "runtime/backend/cpu/targets.h"
+#include "runtime/base/simd/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/backend/cpu/linear_quantised.cc"

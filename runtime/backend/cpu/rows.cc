@@ -1,5 +1,5 @@
 // Kernels that go over rows of activations: norm, quantisation, RoPE, activation and residual.
-#include "runtime/backend/cpu/targets.h"
+#include "runtime/base/simd/targets.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/backend/cpu/rows.cc"
@@ -8,9 +8,9 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "runtime/backend/cpu/kernels.h"
-#include "runtime/backend/cpu/math-inl.h"
-#include "runtime/backend/cpu/simd-inl.h"
 #include "runtime/backend/cpu/simd_tables.h"
+#include "runtime/base/simd/math-inl.h"
+#include "runtime/base/simd/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lethe::cpu::HWY_NAMESPACE {

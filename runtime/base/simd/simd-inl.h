@@ -1,9 +1,9 @@
 // What all SIMD kernels share: the vector type, loads that convert to float, and tails. Compiled once per target.
-#if defined(LETHE_BACKEND_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef LETHE_BACKEND_CPU_SIMD_INL_H_
-#undef LETHE_BACKEND_CPU_SIMD_INL_H_
+#if defined(LETHE_BASE_SIMD_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LETHE_BASE_SIMD_SIMD_INL_H_
+#undef LETHE_BASE_SIMD_SIMD_INL_H_
 #else
-#define LETHE_BACKEND_CPU_SIMD_INL_H_
+#define LETHE_BASE_SIMD_SIMD_INL_H_
 #endif
 
 #include <cstddef>

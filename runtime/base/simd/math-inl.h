@@ -1,12 +1,12 @@
 // Vectorised exp and sine/cosine. Polynomials: Cephes (S. Moshier), expf, sinf and cosf.
-#if defined(LETHE_BACKEND_CPU_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef LETHE_BACKEND_CPU_MATH_INL_H_
-#undef LETHE_BACKEND_CPU_MATH_INL_H_
+#if defined(LETHE_BASE_SIMD_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LETHE_BASE_SIMD_MATH_INL_H_
+#undef LETHE_BASE_SIMD_MATH_INL_H_
 #else
-#define LETHE_BACKEND_CPU_MATH_INL_H_
+#define LETHE_BASE_SIMD_MATH_INL_H_
 #endif
 
-#include "runtime/backend/cpu/simd-inl.h"
+#include "runtime/base/simd/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lethe::cpu::HWY_NAMESPACE {
