@@ -12,8 +12,8 @@
 //          key_scale   [32]                       f32
 //          value_scale [32]                       f32
 //   both   positions   [32]                       u32, in the conversation, strictly increasing along a list
-//          state       [32][state_bytes]          what the eviction policy remembers of every slot (policy.h), only if
-//                                                 it asks for it
+//          state       [state_rows][32][...]      what the eviction policy remembers of every slot (policy.h), only if
+//                                                 it asks for it; every row has an equal part of state_bytes
 //
 // Slots at or beyond a list's length hold stale bytes: kernels must mask them, never multiply by them.
 #pragma once
@@ -55,10 +55,11 @@ struct KvLayout {
   uint32_t positions_offset;
   uint32_t state_offset;  // 0 when there is no state
   uint32_t state_bytes;   // per slot
+  uint32_t state_rows;    // into which they are cut; all slots of a row stand together
   uint32_t block_bytes;   // multiple of 64
 };
 
-constexpr KvLayout make_kv_layout(KvType type, uint32_t head_dim, uint32_t state_bytes = 0) {
+constexpr KvLayout make_kv_layout(KvType type, uint32_t head_dim, uint32_t state_bytes = 0, uint32_t state_rows = 1) {
   const auto align = [](uint32_t n) { return (n + 63u) / 64u * 64u; };
   const uint32_t element = type == KvType::kF16 ? 2 : 1;
   const uint32_t key_dims = type == KvType::kF16 ? head_dim : (head_dim + kQuad - 1) / kQuad * kQuad;
@@ -79,6 +80,7 @@ constexpr KvLayout make_kv_layout(KvType type, uint32_t head_dim, uint32_t state
   layout.positions_offset = at;
   at += kBlockSlots * 4;
   layout.state_bytes = state_bytes;
+  layout.state_rows = state_rows;
   if (state_bytes != 0) {
     layout.state_offset = at;
     at += align(kBlockSlots * state_bytes);

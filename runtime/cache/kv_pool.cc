@@ -9,8 +9,8 @@ namespace lethe {
 namespace {
 
 // Every section of a block is [32 / slots][rows][slots][slot_bytes], with all 32 slots together but for int8 values.
-// Keys are transposed (many rows), as int8 values are within their four slots; all else has one row. Empty sections
-// have no bytes.
+// Keys and states are transposed (many rows), as int8 values are within their four slots; all else has one row. Empty
+// sections have no bytes.
 struct Section {
   uint32_t offset;
   uint32_t rows;
@@ -30,7 +30,7 @@ std::array<Section, 6> sections_of(const KvLayout& layout) {
            {layout.key_scale_offset, 1, scale},
            {layout.value_scale_offset, 1, scale},
            {layout.positions_offset, 1, 4},
-           {layout.state_offset, 1, layout.state_bytes}}};
+           {layout.state_offset, layout.state_rows, layout.state_bytes / layout.state_rows}}};
 }
 
 // One row of all slots.
@@ -73,7 +73,11 @@ Status KvPool::carve(Arena& arena, const KvPoolOptions& options) {
                          options.layers, options.kv_heads, options.head_dim, options.block_count,
                          options.state_bytes_per_slot, kMaxBlocks, kMaxKvHeadDim, kMaxStateBytes);
   }
-  layout_ = make_kv_layout(options.type, options.head_dim, options.state_bytes_per_slot);
+  if (options.state_rows == 0 || options.state_bytes_per_slot % options.state_rows != 0) {
+    return Status::error(ErrorCode::kInvalidArgument, "%u state bytes per slot cannot be cut into %u equal rows",
+                         options.state_bytes_per_slot, options.state_rows);
+  }
+  layout_ = make_kv_layout(options.type, options.head_dim, options.state_bytes_per_slot, options.state_rows);
   layers_ = options.layers;
   kv_heads_ = options.kv_heads;
   block_count_ = options.block_count;
@@ -355,7 +359,9 @@ void KvPool::zero_state(const KvList& list, uint32_t n) {
   for (uint32_t t = 0; t < n; ++t) {
     const uint32_t slot = (list.length + t) % kBlockSlots;
     if (t != 0 && slot == 0) at = next_[at];
-    memset(block(at) + layout_.state_offset + slot * layout_.state_bytes, 0, layout_.state_bytes);
+    const uint32_t element = layout_.state_bytes / layout_.state_rows;
+    uint8_t* row = block(at) + layout_.state_offset + slot * element;
+    for (uint32_t i = 0; i < layout_.state_rows; ++i, row += kBlockSlots * element) memset(row, 0, element);
   }
 }
 

@@ -46,6 +46,7 @@ struct KvPoolOptions {
   uint32_t state_bytes_per_slot = 0;  // Policy::state_bytes_per_slot
   uint32_t token_capacity = 0;        // most tokens of a list; 0: an even share of the blocks
   bool absorbs = false;               // lists keep what became of dropped tokens (hand_over.h)
+  uint32_t state_rows = 1;            // KvLayout::state_rows
 };
 
 class KvPool {

@@ -52,8 +52,14 @@ std::vector<uint64_t> random_mask(Random& rng, size_t length) {
 TEST_CASE("pool: random appends, rollbacks, compactions and truncations equal a naive model, byte for byte") {
   Random rng(3);
   const KvPoolOptions shapes[] = {
-      {2, 3, 5, KvType::kF16, 60, 0},   {2, 3, 5, KvType::kInt8, 60, 0}, {1, 1, 64, KvType::kInt8, 20, 3},
-      {3, 2, 33, KvType::kInt8, 70, 8}, {1, 4, 1, KvType::kF16, 41, 1},  {1, 2, 128, KvType::kF16, 11, 0},
+      {2, 3, 5, KvType::kF16, 60, 0},
+      {2, 3, 5, KvType::kInt8, 60, 0},
+      {1, 1, 64, KvType::kInt8, 20, 3},
+      {3, 2, 33, KvType::kInt8, 70, 8},
+      {1, 4, 1, KvType::kF16, 41, 1},
+      {1, 2, 128, KvType::kF16, 11, 0},
+      {2, 2, 8, KvType::kF16, 60, 98, 0, false, 49},
+      {1, 3, 6, KvType::kInt8, 50, 12, 0, false, 3},
   };
   for (const KvPoolOptions& shape : shapes) {
     OwnedPool owned(shape);
@@ -186,7 +192,7 @@ TEST_CASE("pool: a refused append leaves everything as it was and says the numbe
 
 TEST_CASE("pool: lists written block by block into a file come back in a fresh pool, without dropped tokens' bytes") {
   Random rng(5);
-  const KvPoolOptions shape{2, 2, 6, KvType::kInt8, 30, 4};
+  const KvPoolOptions shape{2, 2, 6, KvType::kInt8, 30, 4, 0, false, 2};
   OwnedPool from(shape);
   REQUIRE(from.pool.begin_append(100).ok());
   Lists model(4);
@@ -292,6 +298,8 @@ TEST_CASE("pool: capacity arithmetic and impossible sizes") {
   CHECK(code({1, 1, 1, KvType::kF16, kMaxBlocks + 1}) == ErrorCode::kInvalidArgument);
   CHECK(code({1u << 16, 1u << 16, 1, KvType::kF16, 1}) == ErrorCode::kInvalidArgument);
   CHECK(code({1, 1, 1, KvType::kF16, 1, kMaxStateBytes + 1}) == ErrorCode::kInvalidArgument);
+  CHECK(code({1, 1, 1, KvType::kF16, 1, 98, 0, false, 4}) == ErrorCode::kInvalidArgument);
+  CHECK(code({1, 1, 1, KvType::kF16, 1, 98, 0, false, 0}) == ErrorCode::kInvalidArgument);
   alignas(64) uint8_t small[64];
   Arena arena(small, sizeof small);
   KvPool pool;

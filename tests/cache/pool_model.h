@@ -39,8 +39,11 @@ struct Token {
 // Reads and writes single slots of a block.
 class SlotAccess {
  public:
-  SlotAccess(KvType type, uint32_t head_dim, uint32_t state_bytes)
-      : element_(type == KvType::kF16 ? 2 : 1), head_dim_(head_dim), state_bytes_(state_bytes) {
+  SlotAccess(KvType type, uint32_t head_dim, uint32_t state_bytes, uint32_t state_rows)
+      : element_(type == KvType::kF16 ? 2 : 1),
+        head_dim_(head_dim),
+        state_rows_(state_rows),
+        state_element_(state_bytes / state_rows) {
     const auto next_section = [](uint32_t end) { return end % 64 == 0 ? end : end + 64 - end % 64; };
     const uint32_t key_dims = type == KvType::kF16 ? head_dim : (head_dim + 3) / 4 * 4;
     values_ = next_section(32 * key_dims * element_);
@@ -76,13 +79,19 @@ class SlotAccess {
   }
 
   bool state_is_zero(const uint8_t* block, uint32_t slot) const {
-    for (uint32_t i = 0; i < state_bytes_; ++i) {
-      if (block[state_ + slot * state_bytes_ + i] != 0) return false;
-    }
-    return true;
+    bool zero = true;
+    for_each_state_byte(slot, [&](uint32_t at) { zero = zero && block[at] == 0; });
+    return zero;
   }
 
  private:
+  template <typename Visit>
+  void for_each_state_byte(uint32_t slot, Visit visit) const {
+    for (uint32_t row = 0; row < state_rows_; ++row) {  // state [rows][32][element]
+      for (uint32_t b = 0; b < state_element_; ++b) visit(state_ + (row * 32 + slot) * state_element_ + b);
+    }
+  }
+
   template <typename Visit>
   void for_each_byte(uint32_t slot, Visit visit) const {
     for (uint32_t d = 0; d < head_dim_; ++d) {
@@ -98,17 +107,17 @@ class SlotAccess {
       for (uint32_t i = 0; i < 4; ++i) visit(scales_ + slot * 4 + i);
       for (uint32_t i = 0; i < 4; ++i) visit(scales_ + 128 + slot * 4 + i);
     }
-    for (uint32_t i = 0; i < state_bytes_; ++i) visit(state_ + slot * state_bytes_ + i);
+    for_each_state_byte(slot, visit);
   }
 
-  uint32_t element_, head_dim_, state_bytes_;
+  uint32_t element_, head_dim_, state_rows_, state_element_;
   uint32_t values_ = 0, scales_ = 0, positions_ = 0, state_ = 0, block_bytes_ = 0;
 };
 
 // A pool over memory of its own.
 struct OwnedPool {
   explicit OwnedPool(const KvPoolOptions& options)
-      : access(options.type, options.head_dim, options.state_bytes_per_slot) {
+      : access(options.type, options.head_dim, options.state_bytes_per_slot, options.state_rows) {
     Arena measured = Arena::measuring();
     REQUIRE(pool.carve(measured, options).ok());
     index.resize(measured.used() / 64);
