@@ -69,6 +69,10 @@ Status check_options(const Policy& policy, const CacheOptions& options) {
   if (retention.pooling.width % 2 == 0 || retention.pooling.width > kMaxPoolWidth) {
     return refuse("the width of pooling", retention.pooling.width, "it must be odd, and at most 255");
   }
+  if (retention.rectangular && retention.budget != Budget::kList) {
+    return Status::error(ErrorCode::kInvalidArgument,
+                         "lists that compete have different lengths: they cannot be rectangular");
+  }
   if (retention.value_norm && !policy.is_share) {
     return Status::error(ErrorCode::kInvalidArgument,
                          "scores of policy %s may be negative: they cannot be weighted by the norm of the values",
@@ -88,7 +92,9 @@ Status CacheManager::carve(Arena& arena, KvPool& pool, const Policy& policy, con
   options_ = options;
   const uint64_t longest = pool.token_capacity(), all = uint64_t{pool.block_count()} * kBlockSlots;
   uint64_t competing = longest;
-  if (budget() == Budget::kLayer) competing = std::min(all, longest * pool.kv_heads());
+  if (budget() == Budget::kLayer || options.retention.rectangular) {
+    competing = std::min(all, longest * pool.kv_heads());
+  }
   if (budget() == Budget::kGlobal) competing = all;
   keep_bits_ = arena.take<uint64_t>((longest + 63) / 64);
   worths_ = arena.take<Worth>(policy.evicts ? competing : 0);
@@ -114,13 +120,8 @@ Status CacheManager::make_room(uint32_t n, uint32_t position) {
   // No list outgrows the capacity: attention's work space is planned for that length.
   const bool fits =
       uint64_t{pool_->longest()} + n <= pool_->token_capacity() && pool_->blocks_needed(n) <= pool_->free_blocks();
-  if (fits) {
-    const uint32_t interval = scores() ? policy_->interval : 0;
-    const bool due = interval != 0 && position / interval != (position + n) / interval && wished_at_ != position;
-    if (!due) return {};
-    wished_at_ = position;
-    return evict(aim_for(n, position, share(), true));
-  }
+  const uint32_t passed = interval() == 0 ? 0 : position / interval();
+  if (fits && passed <= intervals_) return {};
   if (!policy_->evicts) {
     return Status::error(ErrorCode::kKvFull,
                          "the cache is full: %u tokens are cached, %u more do not fit its %u tokens (%llu bytes), and "
@@ -128,7 +129,8 @@ Status CacheManager::make_room(uint32_t n, uint32_t position) {
                          pool_->longest(), n, share(), static_cast<unsigned long long>(pool_->blocks_bytes()),
                          policy_->name);
   }
-  return evict(aim_for(n, position, share(), false));
+  intervals_ = passed;
+  return evict(aim_for(n, position, share(), fits));
 }
 
 Status CacheManager::shrink(uint32_t share, uint32_t position) {
@@ -170,6 +172,11 @@ Status CacheManager::check_pins(const Pins& pins) const {
 uint32_t CacheManager::longest_step() const {
   const uint64_t taken = policy_->evicts ? reserved() + budget_slack(budget()) : 0;
   return share() > taken ? static_cast<uint32_t>(share() - taken) : 0;
+}
+
+uint32_t CacheManager::longest_step(uint32_t position) const {
+  const uint32_t longest = longest_step();
+  return interval() == 0 ? longest : std::min(longest, interval() - position % interval());
 }
 
 // A list that never needs all the blocks that others have. They are its own: to drop more would only lose what can be
@@ -217,7 +224,7 @@ CacheStats CacheManager::stats() const {
 
 void CacheManager::clear() {
   pins_.clear();
-  wished_at_ = UINT32_MAX;
+  intervals_ = 0;
   stats_ = {};
   evicted_slots_ = 0;
 }
@@ -272,9 +279,10 @@ Status CacheManager::evict(const Aim& aim) {
   const EvictionReport before = stats_.last;
   stats_.last = {};
   const uint32_t lists = pool_->list_count();
-  const uint32_t together = budget() == Budget::kGlobal ? lists : budget() == Budget::kLayer ? pool_->kv_heads() : 1;
+  const uint32_t competing = budget() == Budget::kGlobal ? lists : budget() == Budget::kLayer ? pool_->kv_heads() : 1;
+  const uint32_t together = options_.retention.rectangular ? pool_->kv_heads() : competing;
   for (uint32_t first = 0; first < lists; first += together) {
-    LETHE_RETURN_IF_ERROR(evict_among(first, first + together, aim));
+    LETHE_RETURN_IF_ERROR(evict_among(first, first + together, competing, aim));
   }
   const uint64_t ns = os::monotonic_ns() - begin_ns;
   stats_.eviction_ns += ns;
@@ -288,43 +296,82 @@ Status CacheManager::evict(const Aim& aim) {
   return {};
 }
 
-// Evicts from lists that compete for what they may keep together.
-Status CacheManager::evict_among(uint32_t first_list, uint32_t end_list, const Aim& aim) {
-  uint64_t tokens = 0, allowed = 0;
-  bool too_long = aim.only_wishes;
+// Evicts from lists that are rated together; of these, every `competing` share what they may keep.
+Status CacheManager::evict_among(uint32_t first_list, uint32_t end_list, uint32_t competing, const Aim& aim) {
+  bool due = aim.only_wishes;
+  for (uint32_t first = first_list; first < end_list; first += competing) {
+    uint64_t tokens = 0;
+    for_each_list(first, first + competing, aim, [&](uint32_t index) {
+      tokens += list_at(index).length;
+      due = due || list_at(index).length > aim.longest;
+    });
+    due = due || tokens > allowed_tokens(first, first + competing, aim);
+  }
+  if (!due) return {};
+  uint64_t rated = 0;
   for_each_list(first_list, end_list, aim, [&](uint32_t index) {
-    const uint32_t length = list_at(index).length;
-    tokens += length;
-    allowed += layer_target(index / pool_->kv_heads(), aim);
-    too_long = too_long || length > aim.longest;
+    rate(index, aim, worths_.subspan(rated, list_at(index).length));
+    rated += list_at(index).length;
   });
-  if (tokens <= allowed && !too_long) return {};
+  if (options_.retention.rectangular) make_rectangular(first_list, end_list, aim);
+  std::span<const Worth> worths = worths_.first(rated);
+  for (uint32_t first = first_list; first < end_list; first += competing) {
+    uint64_t tokens = 0;
+    for_each_list(first, first + competing, aim, [&](uint32_t index) { tokens += list_at(index).length; });
+    LETHE_RETURN_IF_ERROR(cut_among(first, first + competing, worths.first(tokens), aim));
+    worths = worths.subspan(tokens);
+  }
+  return {};
+}
 
-  uint64_t rated = 0, left = 0;
-  const auto worths_of = [&](uint64_t at, uint32_t index) { return worths_.subspan(at, list_at(index).length); };
-  for_each_list(first_list, end_list, aim, [&](uint32_t index) {
-    const std::span<Worth> worths = worths_of(rated, index);
-    rate(index, aim, worths);
-    left += worths.size() - static_cast<size_t>(std::count(worths.begin(), worths.end(), kGone));
-    rated += worths.size();
+uint64_t CacheManager::allowed_tokens(uint32_t first_list, uint32_t end_list, const Aim& aim) const {
+  uint64_t allowed = 0;
+  for_each_list(first_list, end_list, aim,
+                [&](uint32_t index) { allowed += layer_target(index / pool_->kv_heads(), aim); });
+  return allowed;
+}
+
+// Of rated lists whose worths are those of scores: keeps the best of each, as many as are above drop_below in the list
+// that has the most.
+void CacheManager::make_rectangular(uint32_t first_list, uint32_t end_list, const Aim& aim) {
+  const Worth least = worth_of(policy_->drop_below);
+  const auto visit_lists = [&](auto visit) {
+    uint64_t at = 0;
+    for_each_list(first_list, end_list, aim, [&](uint32_t index) {
+      visit(worths_.subspan(at, list_at(index).length));
+      at += list_at(index).length;
+    });
+  };
+  int64_t most = 0;
+  visit_lists([&](std::span<const Worth> worths) {
+    most = std::max(most, std::count_if(worths.begin(), worths.end(), [&](Worth worth) { return worth >= least; }));
   });
+  visit_lists([&](std::span<Worth> worths) { mark_best(worths, static_cast<uint64_t>(most), false, kGone); });
+}
+
+// Keeps what the lists [first, end) may keep together, by the worths of all their tokens.
+Status CacheManager::cut_among(uint32_t first_list, uint32_t end_list, std::span<const Worth> worths, const Aim& aim) {
   Cut cut;
+  const auto visit_lists = [&](auto visit) {
+    uint64_t at = 0;
+    for_each_list(first_list, end_list, aim, [&](uint32_t index) {
+      visit(index, worths.subspan(at, list_at(index).length));
+      at += list_at(index).length;
+    });
+  };
+  const uint64_t allowed = allowed_tokens(first_list, end_list, aim);
+  const uint64_t left = worths.size() - static_cast<size_t>(std::count(worths.begin(), worths.end(), kGone));
   if (left > allowed && !aim.only_wishes) {
     cut = find_cut(allowed, [&](auto visit) {
-      uint64_t at = 0;
-      for_each_list(first_list, end_list, aim, [&](uint32_t index) {
-        const std::span<const Worth> worths = worths_of(at, index);
-        for_each_entry(worths, visit);
-        at += worths.size();
-      });
+      visit_lists([&](uint32_t, std::span<const Worth> of_list) { for_each_entry(of_list, visit); });
     });
   }
-  uint64_t at = 0;
   Status status;
+  uint64_t at = 0;
   for_each_list(first_list, end_list, aim, [&](uint32_t index) {
-    const std::span<const Worth> worths = worths_of(at, index);
-    at += worths.size();
-    if (status.ok()) status = compact(index, worths, cut);
+    const std::span<const Worth> of_list = worths.subspan(at, list_at(index).length);
+    at += of_list.size();
+    if (status.ok()) status = compact(index, of_list, cut);
   });
   return status;
 }
@@ -379,7 +426,8 @@ void CacheManager::rate_by_score(uint32_t list_index, const Aim& aim, uint32_t e
     for (uint32_t slot = 0; slot < count && rank + slot < end; ++slot) {
       float score = pooled(retention.pooling, scores.first(end), rank + slot);
       if (retention.value_norm) score *= norms[slot];
-      worths[rank + slot] = score < policy_->drop_below ? kGone : worth_of(score);
+      const bool unwanted = score < policy_->drop_below && !retention.rectangular;
+      worths[rank + slot] = unwanted ? kGone : worth_of(score);
     }
   });
 }

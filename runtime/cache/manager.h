@@ -84,6 +84,13 @@ class CacheManager {
 
   // The longest step that make_room can ever grant. 0 when the pool cannot hold what always stays and one token.
   uint32_t longest_step() const;
+  // The longest one from `position` on that leaves no multiple of the policy's interval behind: whoever takes longer
+  // steps lets the policy act later than it asks for.
+  uint32_t longest_step(uint32_t position) const;
+
+  // Multiples of the policy's interval at which it has acted: what a saved conversation must know besides its lists.
+  uint32_t intervals() const { return intervals_; }
+  void set_intervals(uint32_t count) { intervals_ = count; }
 
   // Whether a conversation may go on for ever: the policy evicts, or windows bound every list.
   bool endless() const;
@@ -106,6 +113,7 @@ class CacheManager {
   Budget budget() const { return options_.retention.budget; }
   uint32_t share() const { return pool_->token_capacity() / longest_list(budget(), 1); }
   uint64_t reserved(const Pins& pins) const { return options_.sinks + pins.tokens_from(options_.sinks); }
+  uint32_t interval() const { return scores() ? policy_->interval : 0; }
   bool scores() const { return policy_->score != nullptr && options_.retention.recent_percent < 100; }
   bool is_bounded(uint32_t layer, uint32_t share) const;
   Status drop_unseen();
@@ -114,7 +122,10 @@ class CacheManager {
   uint32_t layer_target(uint32_t layer, const Aim& aim) const;
   uint32_t recent_tokens(uint32_t target) const;
   Status evict(const Aim& aim);
-  Status evict_among(uint32_t first_list, uint32_t end_list, const Aim& aim);
+  Status evict_among(uint32_t first_list, uint32_t end_list, uint32_t competing, const Aim& aim);
+  uint64_t allowed_tokens(uint32_t first_list, uint32_t end_list, const Aim& aim) const;
+  Status cut_among(uint32_t first_list, uint32_t end_list, std::span<const Worth> worths, const Aim& aim);
+  void make_rectangular(uint32_t first_list, uint32_t end_list, const Aim& aim);
   void rate(uint32_t list_index, const Aim& aim, std::span<Worth> worths);
   void rate_by_score(uint32_t list_index, const Aim& aim, uint32_t end, std::span<Worth> worths);
   Status compact(uint32_t list_index, std::span<const Worth> worths, Cut& cut);
@@ -130,11 +141,11 @@ class CacheManager {
   CacheOptions options_;
   Pins pins_;
   std::span<uint64_t> keep_bits_;    // [token capacity / 64]
-  std::span<Worth> worths_;          // [tokens of all lists that compete]
+  std::span<Worth> worths_;          // [tokens of all lists that are rated together]
   std::span<float> scores_;          // [token capacity] of one list, when the policy scores
   std::span<float> work_;            // [policy_work_floats] likewise
   std::span<float> hand_over_work_;  // [hand_over_work_floats]
-  uint32_t wished_at_ = UINT32_MAX;  // position of the last eviction by wishes: room may be made twice for a step
+  uint32_t intervals_ = 0;
   CacheStats stats_;
   uint64_t evicted_slots_ = 0;  // summed over lists
 };

@@ -48,6 +48,9 @@ struct Retention {
   Pooling pooling = {};
   // Multiplies every score by the sum of the magnitudes of the token's value (VATP, arXiv 2406.12335, section 3.2).
   bool value_norm = false;
+  // Of the tokens below Policy::drop_below the best stay after all, as many as make every list of a layer as long as
+  // the one that has the most above it: what the code of NAMM's authors does. With Budget::kList only.
+  bool rectangular = false;
 };
 
 // One list whose tokens are to be scored.
@@ -71,7 +74,7 @@ struct Policy {
   Retention retention = {};  // a user may choose otherwise
   bool is_share = false;     // scores are not negative, like shares of attention: they may be weighted by value_norm
 
-  // Whatever room there is, tokens of a score below this go: when room is made, and when the conversation passes a
+  // Whatever room there is, tokens of a score below this go: when room is made, and when the conversation has come to a
   // multiple of `interval` tokens (0: only then).
   float drop_below = -std::numeric_limits<float>::infinity();
   uint32_t interval = 0;

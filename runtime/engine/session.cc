@@ -265,13 +265,14 @@ Status Session::step(const cpu::StepInput& input, const std::atomic<bool>& cance
   return {};
 }
 
-uint32_t Session::step_tokens() const { return std::min(plan_.shape.chunk, manager_.longest_step()); }
+uint32_t Session::step_tokens() const {
+  return std::min(plan_.shape.chunk, manager_.longest_step(static_cast<uint32_t>(position_)));
+}
 
 template <typename AfterStep>
 Status Session::feed_steps(const cpu::StepInput& input, AfterStep after) {
-  const size_t most = step_tokens();
   for (size_t begin = 0, end = 0; begin < input.tokens; begin = end) {
-    end = std::min(begin + most, input.tokens);
+    end = std::min<size_t>(begin + step_tokens(), input.tokens);
     LETHE_RETURN_IF_ERROR(step(input.part(begin, end - begin), cancelled_));
     prefill_tokens_ += end - begin;
     after(begin, end);
@@ -371,6 +372,7 @@ Status Session::feed_text(std::string_view text, uint32_t flags, uint64_t* fed) 
       auto& feeder = *static_cast<Feeder*>(context);
       if (feeder.count == feeder.most) {
         LETHE_RETURN_IF_ERROR(feeder.flush());
+        feeder.most = feeder.session->step_tokens();
         feeder.count = 0;
       }
       feeder.session->pending_ids_[feeder.count++] = id;

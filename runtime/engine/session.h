@@ -109,7 +109,7 @@ class Session {
   Status check_ids(std::span<const int32_t> ids) const;
   Status check_rows(std::span<const float> rows) const;
   Status check_fits(uint64_t tokens) const;
-  uint32_t step_tokens() const;  // most of one step
+  uint32_t step_tokens() const;  // most of the next step
   // One step: room, layers, commit. At most step_tokens(). Leaves the hidden rows in the backend. All or nothing.
   Status step(const cpu::StepInput& input, const std::atomic<bool>& cancelled);
   // In steps; calls after(begin, end) with the tokens of each.

@@ -17,13 +17,14 @@ struct Session::SavedState {
   uint32_t has_logits;
   uint32_t in_turn;
   Sampler::State sampler;
-  uint64_t pin_count;
+  uint32_t pin_count;
+  uint32_t intervals;  // CacheManager::intervals
 };
 
 namespace {
 
 constexpr char kMagic[8] = {'L', 'E', 'T', 'H', 'E', 'S', 'N', 'P'};
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 
 // What must be equal for a snapshot to mean the same in this session.
 struct Identity {
@@ -98,7 +99,8 @@ Session::SavedState Session::saved_state() const {
   state.has_logits = has_logits_ ? 1 : 0;
   state.in_turn = in_turn_ ? 1 : 0;
   state.sampler = sampler_.state();
-  state.pin_count = manager_.pins().ranges().size();
+  state.pin_count = static_cast<uint32_t>(manager_.pins().ranges().size());
+  state.intervals = manager_.intervals();
   return state;
 }
 
@@ -108,6 +110,7 @@ void Session::adopt(const SavedState& state, const Sampler& sampler, const Pins&
   in_turn_ = state.in_turn != 0;
   sampler_ = sampler;
   manager_.set_pins(pins);
+  manager_.set_intervals(state.intervals);
   failed_ = false;
 }
 

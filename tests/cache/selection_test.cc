@@ -52,6 +52,7 @@ struct Model {
   CacheOptions options;
   std::vector<std::vector<uint32_t>> lists;  // positions
   std::vector<TokenRange> pins;
+  uint32_t intervals = 0;  // after which evictions have been
   const OwnedManager* bytes = nullptr;
 
   uint32_t list_count() const { return layers * kv_heads; }
@@ -96,7 +97,20 @@ struct Model {
     if (pooling.kind == PoolKind::kMax) result = largest;
     if (options.retention.value_norm) result *= value_norm(list, position);
     if (std::isnan(result)) return -1;
-    return result < policy.drop_below ? -INFINITY : static_cast<double>(result);
+    return result < policy.drop_below && !options.retention.rectangular ? -INFINITY : static_cast<double>(result);
+  }
+
+  // Of the lists of a layer, each sorted: as many stay as pass in the one where most do.
+  void make_rectangular(std::vector<std::vector<Candidate>>& layer) const {
+    size_t most_passing = 0;
+    for (const auto& of_list : layer) {
+      size_t passing = 0;
+      for (const Candidate& candidate : of_list) passing += candidate.worth >= policy.drop_below ? 1 : 0;
+      most_passing = std::max(most_passing, passing);
+    }
+    for (auto& of_list : layer) {
+      for (size_t place = most_passing; place < of_list.size(); ++place) of_list[place].worth = -INFINITY;
+    }
   }
 
   uint32_t layer_target(uint32_t layer, uint32_t target, uint32_t recent) const {
@@ -112,17 +126,20 @@ struct Model {
     const uint32_t target = std::max(reserved(), std::min(share * 7 / 8, share - room));
     const uint32_t longest = std::max(reserved(), std::min(most() * 7 / 8, most() - n));
     const uint32_t recent = (target - reserved()) * options.retention.recent_percent / 100;
-    const uint32_t together = budget() == Budget::kGlobal ? list_count() : budget() == Budget::kLayer ? kv_heads : 1;
+    const bool rectangular = options.retention.rectangular;
+    const uint32_t together = budget() == Budget::kGlobal                 ? list_count()
+                              : budget() == Budget::kLayer || rectangular ? kv_heads
+                                                                          : 1;
     for (uint32_t first = 0; first < list_count(); first += together) {
       uint32_t allowed = 0, tokens = 0;
       bool too_long = only_wishes;
-      std::vector<Candidate> all;
       for (uint32_t i = first; i < first + together; ++i) {
         tokens += static_cast<uint32_t>(lists[i].size());
-        too_long = too_long || lists[i].size() > longest;
+        too_long = too_long || lists[i].size() > (rectangular ? target : longest);
         allowed += layer_target(i / kv_heads, target, recent);
       }
       if (tokens <= allowed && !too_long) continue;
+      std::vector<std::vector<Candidate>> rated;
       for (uint32_t i = first; i < first + together; ++i) {
         const auto size = static_cast<uint32_t>(lists[i].size()), end = size - std::min(size, recent);
         std::vector<float> scores;
@@ -142,6 +159,13 @@ struct Model {
             }
           }
         }
+        if (rectangular) std::sort(of_list.begin(), of_list.end(), better);
+        rated.push_back(of_list);
+      }
+      std::vector<Candidate> all;
+      if (rectangular) make_rectangular(rated);
+      for (auto& of_list : rated) {
+        if (rectangular && !only_wishes) of_list.resize(std::min<size_t>(of_list.size(), target));
         all.insert(all.end(), of_list.begin(), of_list.end());
       }
       std::sort(all.begin(), all.end(), better);
@@ -158,7 +182,7 @@ struct Model {
     }
   }
 
-  // What make_room does, by its text: nothing while all fits, except at a multiple of the interval.
+  // What make_room does, by its text: nothing while all fits, except when a multiple of the interval has been passed.
   void make_room(uint32_t n, uint32_t position, uint32_t pool_blocks) {
     uint32_t needed = 0;
     bool fits = true;
@@ -167,8 +191,10 @@ struct Model {
       fits = fits && list.size() + n <= most();
     }
     fits = fits && needed <= pool_blocks;
-    const bool due = policy.interval != 0 && position / policy.interval != (position + n) / policy.interval;
-    if (!fits || due) evict(n, fits);
+    const uint32_t passed = policy.interval == 0 ? 0 : position / policy.interval;
+    if (fits && passed == intervals) return;
+    intervals = passed;
+    evict(n, fits);
   }
 };
 
@@ -190,6 +216,7 @@ TEST_CASE("selection: what stays is what the rules say, whatever lists compete f
       retention.pooling = {random() % 2 == 0 ? PoolKind::kMean : PoolKind::kMax, 1 + 2 * (random() % 4)};
     }
     retention.value_norm = random() % 3 == 0;
+    retention.rectangular = retention.budget == Budget::kList && random() % 2 == 0;
     model.options.sinks = Model::kSinks;
     model.options.longest_step = 24;
     model.lists.resize(model.list_count());
@@ -202,6 +229,10 @@ TEST_CASE("selection: what stays is what the rules say, whatever lists compete f
     CAPTURE(model.layers);
     CAPTURE(model.kv_heads);
     while (m.position < Model::kEnd) {
+      if (model.policy.interval != 0) {
+        const uint32_t left = model.policy.interval - m.position % model.policy.interval;
+        REQUIRE(m.manager.longest_step(m.position) == std::min(left, m.manager.longest_step()));
+      }
       if (random() % 60 == 0 && model.pins.size() < 3) {
         const uint32_t begin = m.position + random() % 8;
         REQUIRE(m.manager.pin({begin, begin + 4}).ok());
