@@ -42,6 +42,16 @@ TEST_CASE("commands") {
   check_refused(run_cli(kChat, "/restore /nowhere/at/all\n"), 1, "io", "/nowhere/at/all");
 }
 
+TEST_CASE("/ram lowers and raises the cap; one that cannot be changes nothing") {
+  const Finished finished = run_cli(kChat, "hello\n/ram 8MiB\n/memory\nhello\n/ram 16MiB\n/memory\n");
+  CHECK(finished.status == 0);
+  const size_t lowered = finished.out.find("8,388,608");
+  CHECK(lowered != std::string::npos);
+  CHECK(finished.out.find("16,777,216", lowered) != std::string::npos);
+  check_refused(run_cli(kChat, "/ram\n"), 2, "invalid_argument", "such as 48MiB");
+  check_refused(run_cli(kChat, "/ram 1KiB\n"), 1, "ram_too_small", "1024");
+}
+
 TEST_CASE("lines that are no text") {
   check_refused(run_cli(kChat, "hello \xff\n"), 1, "invalid_utf8", "offset 6");
   check_refused(run_cli(kChat, std::string("a\0b\n", 4)), 2, "invalid_argument", "NUL");

@@ -22,6 +22,7 @@ constexpr uint32_t kTemplateText = 1 << 10;  // what the template adds to a turn
 constexpr const char* kHelp =
     "/help          this text\n"
     "/memory        what the conversation takes\n"
+    "/ram SIZE      another cap: lowering it forgets, at once\n"
     "/reset         forget everything\n"
     "/save FILE     save the conversation\n"
     "/restore FILE  go on from a saved conversation\n"
@@ -96,6 +97,10 @@ class Chat {
       fputs(kHelp, stdout);
     } else if (name == "/memory") {
       print_memory(session_.memory());
+    } else if (name == "/ram") {
+      const std::optional<uint64_t> bytes = parse_size(argument);
+      if (!bytes) fail(LETHE_ERROR_INVALID_ARGUMENT, "/ram needs a size, such as 48MiB, not '%s'", argument.c_str());
+      check(session_.set_ram(*bytes));
     } else if (name == "/reset") {
       check(session_.reset());
     } else if (name == "/save") {
