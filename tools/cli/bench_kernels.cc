@@ -17,8 +17,6 @@
 namespace lethe::cli {
 namespace {
 
-constexpr int kSamples = 20;  // of each figure, of which the best counts: as in stream_bandwidth
-
 struct BenchKernelsOptions {
   std::string model, filter, target = "all";
   uint32_t threads = 1;
@@ -91,24 +89,16 @@ class Bench {
 
   // Seconds between the ends of two calls when all threads call over and over, at best.
   double seconds_per_call(const cpu::Kernels& kernels, double seconds) {
-    const double sample = seconds / kSamples;
-    uint64_t calls = 1;
-    double took = time(kernels, calls);  // the first call's misses and page faults count for nothing
-    for (took = time(kernels, calls); took < sample / 4; took = time(kernels, calls)) calls *= 2;
-    calls = std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(calls) * sample / took));
-    double best = time(kernels, calls);
-    for (int i = 1; i < kSamples; ++i) best = std::min(best, time(kernels, calls));
-    return best / static_cast<double>(calls * calls_.size());
+    const auto threads = static_cast<uint32_t>(calls_.size());
+    const auto time = [&](uint64_t calls) {
+      const double took = seconds_of(threads, [&](uint32_t thread) { calls_[thread](kernels, done_, calls); });
+      done_ += calls;
+      return took;
+    };
+    return cli::seconds_per_call(seconds, time) / threads;
   }
 
  private:
-  double time(const cpu::Kernels& kernels, uint64_t calls) {
-    const double seconds = seconds_of(static_cast<uint32_t>(calls_.size()),
-                                      [&](uint32_t thread) { calls_[thread](kernels, done_, calls); });
-    done_ += calls;
-    return seconds;
-  }
-
   std::vector<KernelCalls> calls_;  // [threads]
   uint64_t done_ = 0;
 };

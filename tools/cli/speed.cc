@@ -11,7 +11,7 @@ namespace lethe::cli {
 namespace {
 
 constexpr uint64_t kStreamBytes = 256 << 20;  // far beyond any cache
-constexpr int kStreamRuns = 20;
+constexpr int kSamples = 20;                  // of which the best counts
 
 }  // namespace
 
@@ -31,6 +31,18 @@ double seconds_of(uint32_t threads, const std::function<void(uint32_t thread)>& 
   return static_cast<double>(os::monotonic_ns() - begin_ns) * 1e-9;
 }
 
+double seconds_per_call(double seconds, const std::function<double(uint64_t calls)>& time) {
+  const double sample = seconds / kSamples;
+  uint64_t calls = 1;
+  time(calls);  // misses and page faults of the first one count for nothing
+  double took = time(calls);
+  for (; took < sample / 4; took = time(calls)) calls *= 2;
+  calls = std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(calls) * sample / took));
+  double best = time(calls);
+  for (int i = 1; i < kSamples; ++i) best = std::min(best, time(calls));
+  return best / static_cast<double>(calls);
+}
+
 double stream_bandwidth(uint32_t threads) {
   const auto mapped = os::map_pages(kStreamBytes);
   check(mapped.status());
@@ -47,7 +59,7 @@ double stream_bandwidth(uint32_t threads) {
     }
     for (const uint64_t lane : sum) sums[thread] += lane;
   };
-  for (int run = 0; run < kStreamRuns; ++run) {
+  for (int run = 0; run < kSamples; ++run) {
     best = std::max(best, static_cast<double>(kStreamBytes) / seconds_of(threads, read));
   }
   uint64_t total = 0;

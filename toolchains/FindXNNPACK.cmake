@@ -1,0 +1,18 @@
+# XNNPACK as a static library, with what it needs. Defines XNNPACK::XNNPACK.
+include(FindPackageHandleStandardArgs)
+find_path(XNNPACK_INCLUDE_DIR xnnpack.h)
+set(xnnpack_libraries)
+foreach(library XNNPACK microkernels-prod pthreadpool cpuinfo)  # in the order of linking
+  find_library(XNNPACK_${library}_LIBRARY NAMES lib${library}.a)
+  list(APPEND xnnpack_libraries XNNPACK_${library}_LIBRARY)
+endforeach()
+find_package_handle_standard_args(XNNPACK REQUIRED_VARS XNNPACK_INCLUDE_DIR ${xnnpack_libraries})
+if(XNNPACK_FOUND AND NOT TARGET XNNPACK::XNNPACK)
+  find_package(Threads REQUIRED)
+  add_library(XNNPACK::XNNPACK INTERFACE IMPORTED)
+  target_include_directories(XNNPACK::XNNPACK INTERFACE "${XNNPACK_INCLUDE_DIR}")
+  foreach(library ${xnnpack_libraries})
+    target_link_libraries(XNNPACK::XNNPACK INTERFACE "${${library}}")
+  endforeach()
+  target_link_libraries(XNNPACK::XNNPACK INTERFACE Threads::Threads m)
+endif()
