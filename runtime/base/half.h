@@ -1,4 +1,5 @@
-// IEEE 754 binary16 in its 16 bits: conversions that need no instruction set and give the same bits everywhere.
+// IEEE 754 binary16 and bfloat16 in their 16 bits: conversions that need no instruction set and give the same bits
+// everywhere.
 #pragma once
 
 #include <bit>
@@ -30,6 +31,15 @@ constexpr uint16_t float_to_half(float value) {
   }
   const uint32_t odd = magnitude >> 13 & 1u;
   return static_cast<uint16_t>(sign | (magnitude - (112u << 23) + 0xfffu + odd) >> 13);
+}
+
+constexpr float bf16_to_float(uint16_t bf16) { return std::bit_cast<float>(static_cast<uint32_t>(bf16) << 16); }
+
+// Rounds to nearest, ties to even; beyond the largest gives infinity; NaN gives a quiet NaN.
+constexpr uint16_t float_to_bf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
 }  // namespace lethe

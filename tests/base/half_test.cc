@@ -36,4 +36,25 @@ TEST_CASE("float_to_half inverts, and rounds to the nearest with ties to even") 
   CHECK(std::isnan(half_to_float(float_to_half(NAN))));
 }
 
+TEST_CASE("float_to_bf16 inverts bf16_to_float, and rounds to the nearest with ties to even") {
+  for (uint32_t bf16 = 0; bf16 < 0x7f80; ++bf16) {
+    const float here = bf16_to_float(static_cast<uint16_t>(bf16));
+    // Sign, 8 bits of exponent, 7 of mantissa.
+    const int exponent = static_cast<int>(bf16 >> 7), mantissa = static_cast<int>(bf16 & 127);
+    REQUIRE(here == (exponent == 0 ? std::ldexp(mantissa, -133) : std::ldexp(128 + mantissa, exponent - 134)));
+    REQUIRE(float_to_bf16(here) == bf16);
+    REQUIRE(float_to_bf16(-here) == (bf16 | 0x8000u));
+    const double next = bf16 == 0x7f7f ? 0x1p128 : bf16_to_float(static_cast<uint16_t>(bf16 + 1));
+    const float middle = static_cast<float>((here + next) / 2);  // exact in float
+    REQUIRE(float_to_bf16(std::nextafter(middle, 0.0f)) == bf16);
+    REQUIRE(float_to_bf16(middle) == bf16 + bf16 % 2);
+    REQUIRE(float_to_bf16(std::nextafter(middle, INFINITY)) == bf16 + 1);
+  }
+  CHECK(float_to_bf16(INFINITY) == 0x7f80);
+  CHECK(float_to_bf16(-INFINITY) == 0xff80);
+  CHECK(std::isnan(bf16_to_float(float_to_bf16(NAN))));
+  CHECK(std::isnan(bf16_to_float(float_to_bf16(std::bit_cast<float>(0x7fffffffu)))));
+  CHECK(std::isnan(bf16_to_float(float_to_bf16(std::bit_cast<float>(0x7f800001u)))));
+}
+
 }  // namespace lethe

@@ -3,7 +3,8 @@
 // machine (chosen once, when a backend is created). Parity tests run every target against the reference.
 //
 // Within one target a row of a result has the same bits however many rows are computed with it (same order of float
-// operations), so a model's output depends neither on the chunking of the prompt nor on the number of threads.
+// operations), so a model's output depends neither on the chunking of the prompt nor on the number of threads. (Of
+// recurrent heads it does depend on the chunking, in its last bits: recurrent_kernels.h.)
 // NaN and infinity pass through or give NaN; they never lead out of a buffer.
 //
 // Shapes stand at the end of the line as [rows][columns]; M = tokens in the step, K = inputs, N = outputs.
@@ -13,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "runtime/backend/cpu/recurrent_kernels.h"
 #include "runtime/cache/kv_layout.h"
 #include "runtime/model/activation.h"
 #include "runtime/model/quant_format.h"
@@ -172,6 +174,14 @@ struct Kernels {
   void (*attend)(const AttendArgs& args);
   void (*merge)(const MergeArgs& args);
   void (*weigh)(const WeighArgs& args);
+  // Recurrent heads [head_begin, head_end) over the tokens of the step: the state goes on and answers.
+  void (*recur)(const RecurArgs& args, uint32_t head_begin, uint32_t head_end);
+  // The same without answers: hand-over of keys and values that leave a cache. No queries, no out.
+  void (*absorb)(const RecurArgs& args, uint32_t head_begin, uint32_t head_end);
+  // Only answers, all from the same state. Of the inputs only the queries.
+  void (*read_state)(const RecurArgs& args, uint32_t head_begin, uint32_t head_end);
+  void (*scan)(const ScanArgs& args, uint32_t head_begin, uint32_t head_end);
+  void (*convolve)(const ConvArgs& args, uint32_t channel_begin, uint32_t channel_end);
   // out = activation(gate) * up; `up` may be null: no factor. out may be gate or up.           [n]
   void (*activate)(Activation activation, const float* gate, const float* up, size_t n, float* out);
   // x += y.                                                                                    [n]

@@ -6,6 +6,7 @@
 
 #include "runtime/backend/cpu/kernels.h"
 #include "runtime/backend/cpu/panel.h"
+#include "runtime/backend/cpu/reference_recurrent.h"
 #include "runtime/base/half.h"
 
 namespace lethe::cpu {
@@ -346,6 +347,11 @@ constexpr Kernels kReference{
     .attend = attend,
     .merge = merge,
     .weigh = weigh,
+    .recur = reference::recur,
+    .absorb = reference::absorb,
+    .read_state = reference::read_state,
+    .scan = reference::scan,
+    .convolve = reference::convolve,
     .activate = activate,
     .add = add,
     .scale = scale,

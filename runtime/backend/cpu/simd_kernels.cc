@@ -10,6 +10,8 @@ Kernels simd_kernels() {
   set_simd_linear(kernels);
   set_simd_attention(kernels);
   set_simd_store_kv(kernels);
+  set_simd_recur(kernels);
+  set_simd_scan(kernels);
   set_simd_rows(kernels);
   set_simd_logits(kernels);
   return kernels;

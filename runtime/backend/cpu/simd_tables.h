@@ -8,6 +8,8 @@ namespace lethe::cpu {
 void set_simd_linear(Kernels& kernels);
 void set_simd_attention(Kernels& kernels);  // attend, merge, weigh
 void set_simd_store_kv(Kernels& kernels);
+void set_simd_recur(Kernels& kernels);   // recur, absorb, read_state
+void set_simd_scan(Kernels& kernels);    // scan, convolve
 void set_simd_rows(Kernels& kernels);    // all that rows.cc has
 void set_simd_logits(Kernels& kernels);  // name, argmax, log_sum_exp
 

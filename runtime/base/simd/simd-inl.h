@@ -56,12 +56,14 @@ HWY_INLINE VI add_small_dot4(VU8 a, VI8 b, VI sum) {
 #endif
 }
 
-// IEEE half, as stored in files and in the KV pool.
+// IEEE half, as stored in files and in the KV pool; bfloat16, as recurrent states may be.
 using Half = hwy::float16_t;
+using Bf16 = hwy::bfloat16_t;
 
 // kLanes consecutive elements as floats. No alignment needed.
 HWY_INLINE VF load_float(const float* from) { return hn::LoadU(df, from); }
 HWY_INLINE VF load_float(const Half* from) { return hn::PromoteTo(df, hn::LoadU(hn::Rebind<Half, DF>(), from)); }
+HWY_INLINE VF load_float(const Bf16* from) { return hn::PromoteTo(df, hn::LoadU(hn::Rebind<Bf16, DF>(), from)); }
 HWY_INLINE VF load_float(const int8_t* from) {
   return hn::ConvertTo(df, hn::PromoteTo(di, hn::LoadU(hn::Rebind<int8_t, DF>(), from)));
 }
@@ -70,6 +72,9 @@ HWY_INLINE VF load_float(const int8_t* from) {
 HWY_INLINE VF load_float_n(const float* from, size_t count) { return hn::LoadN(df, from, count); }
 HWY_INLINE VF load_float_n(const Half* from, size_t count) {
   return hn::PromoteTo(df, hn::LoadN(hn::Rebind<Half, DF>(), from, count));
+}
+HWY_INLINE VF load_float_n(const Bf16* from, size_t count) {
+  return hn::PromoteTo(df, hn::LoadN(hn::Rebind<Bf16, DF>(), from, count));
 }
 HWY_INLINE VF load_float_n(const int8_t* from, size_t count) {
   return hn::ConvertTo(df, hn::PromoteTo(di, hn::LoadN(hn::Rebind<int8_t, DF>(), from, count)));
