@@ -8,6 +8,7 @@
 
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "runtime/base/simd/math-inl.h"
 #include "runtime/base/simd/simd-inl.h"
 #include "runtime/cache/kv_layout.h"
 #include "runtime/cache/namm/network.h"
@@ -21,22 +22,6 @@ constexpr size_t kVectors = HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3 ? 1 : 2;
 constexpr size_t kStep = kVectors * kLanes;
 constexpr size_t kKeys = 4;
 static_assert(kBlockSlots % kStep == 0 && kStep % kKeys == 0);
-
-// 2^x for x <= 0, within 2 ulp; 2^-126 below that. (Cephes, exp2f; the exponent by adding 1.5 * 2^23.)
-HWY_INLINE VF exp2_lanes(VF x) {
-  const VF bounded = hn::Max(x, hn::Set(df, -126.0f));
-  const VF round = hn::Set(df, 12582912.0f);
-  const VF shifted = hn::Add(bounded, round);
-  const VF r = hn::Sub(bounded, hn::Sub(shifted, round));
-  VF p = hn::Set(df, 1.535336188319500e-4f);
-  p = hn::MulAdd(p, r, hn::Set(df, 1.339887440266574e-3f));
-  p = hn::MulAdd(p, r, hn::Set(df, 9.618437357674640e-3f));
-  p = hn::MulAdd(p, r, hn::Set(df, 5.550332471162809e-2f));
-  p = hn::MulAdd(p, r, hn::Set(df, 2.402264791363012e-1f));
-  p = hn::MulAdd(p, r, hn::Set(df, 6.931472028550421e-1f));
-  p = hn::MulAdd(p, r, hn::Set(df, 1.0f));
-  return hn::BitCast(df, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
-}
 
 // Four outputs of an affine map for kStep tokens.
 //   x [inputs][32] from the first token, matrix [inputs + 1][stride] from the first output
@@ -111,13 +96,13 @@ HWY_INLINE void add_keys(const float* u, const float* s, const float* x, size_t 
       top = hn::Max(top, logit[k][v]);
     }
     if (!hn::AllFalse(df, hn::Gt(top, softmax.top[v]))) {
-      const VF rescale = exp2_lanes(hn::Sub(softmax.top[v], top));
+      const VF rescale = exp2_negative_lanes(hn::Sub(softmax.top[v], top));
       softmax.weights[v] = hn::Mul(softmax.weights[v], rescale);
       softmax.values[v] = hn::Mul(softmax.values[v], rescale);
       softmax.top[v] = top;
     }
     for (size_t k = 0; k < kKeys; ++k) {
-      VF weight = exp2_lanes(hn::Sub(logit[k][v], top));
+      VF weight = exp2_negative_lanes(hn::Sub(logit[k][v], top));
       if (kMasked) weight = hn::IfThenElseZero(seen(k, v), weight);
       softmax.weights[v] = hn::Add(softmax.weights[v], weight);
       softmax.values[v] = hn::MulAdd(weight, value[k][v], softmax.values[v]);
