@@ -106,7 +106,7 @@ TEST_CASE("namm: the authors' scores from the authors' features, on every target
   const Golden golden;
   Carved<FoldedBam> bam(Shape{});
   bam.it.fold(bam_weights(golden.parameters));
-  test::for_each_simd_target([&] {
+  test::for_each_target([&] {
     double worst = 0;
     for (const auto& updates : golden.layers) {
       for (const Update& update : updates) {
@@ -127,7 +127,7 @@ TEST_CASE("namm: the authors' scores from the authors' features, on every target
 
 TEST_CASE("namm: the authors' features from the spectrum kernel, on every target") {
   const Golden golden;
-  test::for_each_simd_target([&] {
+  test::for_each_target([&] {
     double worst = 0;
     for (const auto& updates : golden.layers) {
       for (uint32_t h = 0; h < golden.kv_heads; ++h) {
@@ -182,7 +182,7 @@ TEST_CASE("namm: the authors' features from the spectrum kernel, on every target
 TEST_CASE("namm: with its state in 16 bits, scores deviate less than the authors' own, and the same tokens stay") {
   const Golden golden;
   const OwnedScorer scorer(golden.parameters);
-  test::for_each_simd_target([&] {
+  test::for_each_target([&] {
     double worst = 0;
     for (const auto& updates : golden.layers) {
       ObservedPool lists(kRing | kAverages, golden.kv_heads, 512);

@@ -164,7 +164,7 @@ TEST_CASE("namm: every input against its definition") {
       CAPTURE(info_of(static_cast<Input>(kind)).name);
       const FilledList list(shape, type, 141);
       const reference::Rows expected = expected_input(list, static_cast<Input>(kind));
-      test::for_each_simd_target([&] {
+      test::for_each_target([&] {
         const std::vector<float> read = list.read(shape, nullptr);
         const std::vector<float> wanted = in_blocks(expected);
         REQUIRE(read.size() == wanted.size());
@@ -181,7 +181,7 @@ TEST_CASE("namm: every input against its definition") {
 
 TEST_CASE("namm: the age code stays exact for tokens from very long ago") {
   const Shape shape = shape_of({Input::kAge});
-  test::for_each_simd_target([&] {
+  test::for_each_target([&] {
     for (const uint32_t age : {1u, 1000u, 32768u, 1000000u, 2000000000u}) {
       ObservedPool lists(0, 1, 32);
       lists.step(7, 1, [](uint32_t, uint32_t, uint32_t) { return 0.0f; });
@@ -250,7 +250,7 @@ TEST_CASE("namm: lists of a pool are scored by network and inputs of any kind, a
       const reference::Row expected = shape.network == Network::kBam ? reference::bam_scores(rows, parameters.value())
                                                                      : reference::mlp_scores(rows, parameters.value());
       const double size = reference::largest_magnitude(expected);
-      test::for_each_simd_target([&] {
+      test::for_each_target([&] {
         const std::vector<double> scores = scorer.score(list.pool.pool.view(), list.pool.pool.list(0, 0));
         CHECK(scores.back() == std::numeric_limits<float>::max());
         for (size_t rank = 0; rank + 1 < length; ++rank) {

@@ -6,7 +6,7 @@
 
 using namespace lethe;
 using namespace lethe::namm;
-using test::for_each_simd_target;
+using test::for_each_target;
 
 namespace {
 
@@ -101,7 +101,7 @@ TEST_CASE("namm: the state's 16 bits hold 0 exactly, numbers up to 31 within 2^-
   for (const float x : {-0.0f, -1e-9f, -1.0f, -INFINITY}) CHECK(encode_state(x) == 0);
   for (const float x : {40.0f, INFINITY}) CHECK(encode_state(x) == 0xffff);
   CHECK(decode_state(0xffff) < 32);
-  for_each_simd_target([] {
+  for_each_target([] {
     std::mt19937 random(2);
     ObservedPool lists(kRing, 1, 128);
     std::vector<float> attention;
@@ -120,7 +120,7 @@ TEST_CASE("namm: the state's 16 bits hold 0 exactly, numbers up to 31 within 2^-
 }
 
 TEST_CASE("namm: the spectrum kernel against the transform's definition") {
-  for_each_simd_target([] {
+  for_each_target([] {
     std::mt19937 random(1);
     std::exponential_distribution<float> draw(100);
     std::vector<float> frame(32 * 32), magnitudes(17 * 32);
@@ -142,7 +142,7 @@ TEST_CASE("namm: the spectrum kernel against the transform's definition") {
 }
 
 TEST_CASE("namm: what is recorded is what all queries gave, however steps and hops fall, through evictions") {
-  for_each_simd_target([] {
+  for_each_target([] {
     for (const std::vector<uint32_t>& steps : {std::vector<uint32_t>{1}, {8}, {16}, {5, 27, 1}, {100, 3}}) {
       CAPTURE(steps[0]);
       std::mt19937 random(7);
@@ -205,7 +205,7 @@ TEST_CASE("namm: what is recorded is what all queries gave, however steps and ho
 }
 
 TEST_CASE("namm: a token that gets all the attention for ever keeps a finite state") {
-  for_each_simd_target([] {
+  for_each_target([] {
     ObservedPool lists(kRing | kAverages, 1, 1100);
     for (uint32_t position = 0; position < 1024; position += 32) {
       lists.step(position, 32, [](uint32_t, uint32_t, uint32_t rank) { return rank == 0 ? 1.0f : 0.0f; });
@@ -226,7 +226,7 @@ TEST_CASE("namm: BAM against its definition: lengths, widths and sizes of weight
                           shape_of({Input::kKeyNorm}, Network::kBam, 1),
                           shape_of({Input::kKeyNorm, Input::kRecency}, Network::kBam, 5),
                           shape_of({Input::kRawAttention, Input::kAge, Input::kSpectrum, Input::kValueNorm})};
-  for_each_simd_target([&] {
+  for_each_target([&] {
     std::mt19937 random(11);
     for (const Shape& shape : shapes) {
       for (const float deviation : {0.065f, 0.3f}) {
@@ -249,7 +249,7 @@ TEST_CASE("namm: BAM against its definition: lengths, widths and sizes of weight
 }
 
 TEST_CASE("namm: the MLP against its definition") {
-  for_each_simd_target([] {
+  for_each_target([] {
     std::mt19937 random(12);
     for (const uint32_t hidden : {1u, 3u, 154u}) {
       const Shape shape = shape_of({Input::kAge, Input::kSpectrum}, Network::kMlp, hidden);

@@ -5,27 +5,20 @@
 
 #include <cstdint>
 
-#include "hwy/targets.h"
-#include "runtime/base/simd/targets.h"  // limits HWY_TARGETS to what is compiled
+#include "runtime/base/simd/all_targets.h"
 
 namespace lethe::test {
 
-// Calls test() once for every target that was compiled and that this CPU can run, which is the chosen one meanwhile.
+// Calls test() once for every target, which is the chosen one meanwhile; there must be one.
 template <class Test>
-void for_each_simd_target(const Test& test) {
-  const auto choose = [](int64_t targets) {
-    hwy::SetSupportedTargetsForTest(targets);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  };
-  const int64_t all = hwy::SupportedTargets() & HWY_TARGETS;
-  REQUIRE(all != 0);
-  for (int64_t rest = all; rest != 0; rest &= rest - 1) {
-    const int64_t target = rest & -rest;
+void for_each_target(const Test& test) {
+  int targets = 0;
+  lethe::for_each_simd_target([&](int64_t target) {
     CAPTURE(hwy::TargetName(target));
-    choose(target);
     test();
-  }
-  choose(0);
+    ++targets;
+  });
+  REQUIRE(targets != 0);
 }
 
 }  // namespace lethe::test

@@ -3,22 +3,15 @@
 
 #include <cstdint>
 
-#include "hwy/targets.h"
 #include "runtime/backend/cpu/kernels.h"
-#include "runtime/base/simd/targets.h"  // limits HWY_TARGETS to what the kernels are compiled for
+#include "runtime/base/simd/all_targets.h"
 
 namespace lethe::cpu {
 
-// Calls use(target, kernels) for every target that was compiled and that this CPU can run, the best one first. The
-// tables stay valid. Not thread-safe: meanwhile the process has no other target.
+// Calls use(target, kernels) as lethe::for_each_simd_target does. The tables stay valid.
 template <class Use>
 void for_each_simd_target(const Use& use) {
-  for (int64_t rest = hwy::SupportedTargets() & HWY_TARGETS; rest != 0; rest &= rest - 1) {
-    const int64_t target = rest & -rest;
-    hwy::SetSupportedTargetsForTest(target);
-    use(target, simd_kernels());
-  }
-  hwy::SetSupportedTargetsForTest(0);
+  lethe::for_each_simd_target([&](int64_t target) { use(target, simd_kernels()); });
 }
 
 }  // namespace lethe::cpu
