@@ -21,8 +21,7 @@ enum class HandOver : uint8_t {
 // Floats that hand_over() works in, for lists of at most `longest` tokens.
 size_t hand_over_work_floats(HandOver kind, uint32_t head_dim, uint32_t longest);
 
-// Before a list is compacted: hands over the tokens whose bit in `keep` is not set (rank r is bit r % 64 of word r /
-// 64).
+// Before a list is compacted: hands over the tokens whose bit in `keep` is not set (as in KvPool::compact).
 //   absorbed [KvPool::absorbed()]   kCompensation
 //   work     [hand_over_work_floats]
 void hand_over(HandOver kind, const KvPoolView& pool, const KvList& list, std::span<const uint64_t> keep,

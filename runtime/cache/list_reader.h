@@ -72,15 +72,18 @@ inline void read_keys(const KvLayout& layout, const uint8_t* block, float* out) 
   }
 }
 
+// Element d of the value of one slot.
+inline float value_at(const KvLayout& layout, const uint8_t* block, uint32_t slot, uint32_t d) {
+  const uint8_t* values = block + layout.values_offset;
+  const size_t at = value_index(layout, slot, d);
+  return layout.type == KvType::kF16 ? finite_half_to_float(reinterpret_cast<const uint16_t*>(values)[at])
+                                     : static_cast<float>(reinterpret_cast<const int8_t*>(values)[at]) *
+                                           reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
+}
+
 // The value of one slot.  out [head_dim]
 inline void read_value(const KvLayout& layout, const uint8_t* block, uint32_t slot, float* out) {
-  const uint8_t* values = block + layout.values_offset;
-  for (uint32_t d = 0; d < layout.head_dim; ++d) {
-    const size_t at = value_index(layout, slot, d);
-    out[d] = layout.type == KvType::kF16 ? finite_half_to_float(reinterpret_cast<const uint16_t*>(values)[at])
-                                         : static_cast<float>(reinterpret_cast<const int8_t*>(values)[at]) *
-                                               reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
-  }
+  for (uint32_t d = 0; d < layout.head_dim; ++d) out[d] = value_at(layout, block, slot, d);
 }
 
 // Another value for a slot, rounded as kernels round (Kernels::store_kv).  value [head_dim]

@@ -273,6 +273,16 @@ void CacheManager::for_each_list(uint32_t first, uint32_t end, const Aim& aim, V
     if (!is_bounded(index / pool_->kv_heads(), aim.share)) visit(index);
   }
 }
+template <typename Visit>
+void CacheManager::for_each_list(uint32_t first, uint32_t end, const Aim& aim, std::span<Worth> worths,
+                                 Visit visit) const {
+  size_t at = 0;
+  for_each_list(first, end, aim, [&](uint32_t index) {
+    const std::span<Worth> of_list = worths.subspan(at, list_at(index).length);
+    at += of_list.size();
+    visit(index, of_list);
+  });
+}
 
 Status CacheManager::evict(const Aim& aim) {
   const uint64_t begin_ns = os::monotonic_ns();
@@ -308,13 +318,10 @@ Status CacheManager::evict_among(uint32_t first_list, uint32_t end_list, uint32_
     due = due || tokens > allowed_tokens(first, first + competing, aim);
   }
   if (!due) return {};
-  uint64_t rated = 0;
-  for_each_list(first_list, end_list, aim, [&](uint32_t index) {
-    rate(index, aim, worths_.subspan(rated, list_at(index).length));
-    rated += list_at(index).length;
-  });
+  for_each_list(first_list, end_list, aim, worths_,
+                [&](uint32_t index, std::span<Worth> worths) { rate(index, aim, worths); });
   if (options_.retention.rectangular) make_rectangular(first_list, end_list, aim);
-  std::span<const Worth> worths = worths_.first(rated);
+  std::span<Worth> worths = worths_;
   for (uint32_t first = first_list; first < end_list; first += competing) {
     uint64_t tokens = 0;
     for_each_list(first, first + competing, aim, [&](uint32_t index) { tokens += list_at(index).length; });
@@ -335,42 +342,28 @@ uint64_t CacheManager::allowed_tokens(uint32_t first_list, uint32_t end_list, co
 // that has the most.
 void CacheManager::make_rectangular(uint32_t first_list, uint32_t end_list, const Aim& aim) {
   const Worth least = worth_of(policy_->drop_below);
-  const auto visit_lists = [&](auto visit) {
-    uint64_t at = 0;
-    for_each_list(first_list, end_list, aim, [&](uint32_t index) {
-      visit(worths_.subspan(at, list_at(index).length));
-      at += list_at(index).length;
-    });
-  };
   int64_t most = 0;
-  visit_lists([&](std::span<const Worth> worths) {
+  for_each_list(first_list, end_list, aim, worths_, [&](uint32_t, std::span<const Worth> worths) {
     most = std::max(most, std::count_if(worths.begin(), worths.end(), [&](Worth worth) { return worth >= least; }));
   });
-  visit_lists([&](std::span<Worth> worths) { mark_best(worths, static_cast<uint64_t>(most), false, kGone); });
+  for_each_list(first_list, end_list, aim, worths_, [&](uint32_t, std::span<Worth> worths) {
+    mark_best(worths, static_cast<uint64_t>(most), false, kGone);
+  });
 }
 
 // Keeps what the lists [first, end) may keep together, by the worths of all their tokens.
-Status CacheManager::cut_among(uint32_t first_list, uint32_t end_list, std::span<const Worth> worths, const Aim& aim) {
+Status CacheManager::cut_among(uint32_t first_list, uint32_t end_list, std::span<Worth> worths, const Aim& aim) {
   Cut cut;
-  const auto visit_lists = [&](auto visit) {
-    uint64_t at = 0;
-    for_each_list(first_list, end_list, aim, [&](uint32_t index) {
-      visit(index, worths.subspan(at, list_at(index).length));
-      at += list_at(index).length;
-    });
-  };
   const uint64_t allowed = allowed_tokens(first_list, end_list, aim);
   const uint64_t left = worths.size() - static_cast<size_t>(std::count(worths.begin(), worths.end(), kGone));
   if (left > allowed && !aim.only_wishes) {
     cut = find_cut(allowed, [&](auto visit) {
-      visit_lists([&](uint32_t, std::span<const Worth> of_list) { for_each_entry(of_list, visit); });
+      for_each_list(first_list, end_list, aim, worths,
+                    [&](uint32_t, std::span<const Worth> of_list) { for_each_entry(of_list, visit); });
     });
   }
   Status status;
-  uint64_t at = 0;
-  for_each_list(first_list, end_list, aim, [&](uint32_t index) {
-    const std::span<const Worth> of_list = worths.subspan(at, list_at(index).length);
-    at += of_list.size();
+  for_each_list(first_list, end_list, aim, worths, [&](uint32_t index, std::span<const Worth> of_list) {
     if (status.ok()) status = compact(index, of_list, cut);
   });
   return status;

@@ -124,7 +124,7 @@ class CacheManager {
   Status evict(const Aim& aim);
   Status evict_among(uint32_t first_list, uint32_t end_list, uint32_t competing, const Aim& aim);
   uint64_t allowed_tokens(uint32_t first_list, uint32_t end_list, const Aim& aim) const;
-  Status cut_among(uint32_t first_list, uint32_t end_list, std::span<const Worth> worths, const Aim& aim);
+  Status cut_among(uint32_t first_list, uint32_t end_list, std::span<Worth> worths, const Aim& aim);
   void make_rectangular(uint32_t first_list, uint32_t end_list, const Aim& aim);
   void rate(uint32_t list_index, const Aim& aim, std::span<Worth> worths);
   void rate_by_score(uint32_t list_index, const Aim& aim, uint32_t end, std::span<Worth> worths);
@@ -135,6 +135,8 @@ class CacheManager {
   }
   template <typename Visit>  // visit(list index) for the lists of [first, end) that the policy governs
   void for_each_list(uint32_t first, uint32_t end, const Aim& aim, Visit visit) const;
+  template <typename Visit>  // visit(list index, the list's part of `worths`), likewise
+  void for_each_list(uint32_t first, uint32_t end, const Aim& aim, std::span<Worth> worths, Visit visit) const;
 
   KvPool* pool_ = nullptr;
   const Policy* policy_ = nullptr;

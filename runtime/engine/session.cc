@@ -133,8 +133,7 @@ Status Session::set_ram(uint64_t bytes) {
   if (fixed + pool_bytes(fewest) > bytes) {
     return Status::error(ErrorCode::kRamTooSmall,
                          "a cap of %llu bytes: this session works with %llu at least (%llu besides the cache, which "
-                         "holds %llu first and "
-                         "pinned tokens and a step of %u)",
+                         "holds %llu first and pinned tokens and a step of %u)",
                          static_cast<unsigned long long>(bytes),
                          static_cast<unsigned long long>(fixed + pool_bytes(fewest)),
                          static_cast<unsigned long long>(fixed), static_cast<unsigned long long>(manager_.reserved()),

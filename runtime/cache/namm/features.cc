@@ -132,15 +132,8 @@ void read_tokens(const KvList& list, std::span<float> scratch, Read read, const 
 void read_pairs(const KvLayout& layout, const uint8_t* block, float* out) {
   read_keys(layout, block, out);
   out += layout.head_dim * kBlockSlots;
-  const auto* halves = reinterpret_cast<const uint16_t*>(block + layout.values_offset);
-  const auto* quants = reinterpret_cast<const int8_t*>(block + layout.values_offset);
-  const auto* scales = reinterpret_cast<const float*>(block + layout.value_scale_offset);
   for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
-    for (uint32_t d = 0; d < layout.head_dim; ++d) {
-      const size_t at = value_index(layout, slot, d);
-      out[d * kBlockSlots + slot] = layout.type == KvType::kF16 ? finite_half_to_float(halves[at])
-                                                                : static_cast<float>(quants[at]) * scales[slot];
-    }
+    for (uint32_t d = 0; d < layout.head_dim; ++d) out[d * kBlockSlots + slot] = value_at(layout, block, slot, d);
   }
 }
 
