@@ -27,9 +27,10 @@ TEST_CASE("bench kernels measures every kernel on every target") {
   const Json json = run_json(kQuick + Args{tiny_model()});
   CHECK(json["threads"] == 1);
   CHECK(json["stream_gbps"] > 0.1);
-  const std::set<std::string> all = {"embed_row", "rms_norm", "layer_norm", "quantise",   "linear",   "rope",
-                                     "store_kv",  "attend",   "merge",      "weigh",      "activate", "add",
-                                     "scale",     "softcap",  "argmax",     "log_sum_exp"};
+  const std::set<std::string> all = {"embed_row",   "rms_norm",   "layer_norm",  "quantise", "linear",
+                                     "rope",        "store_kv",   "attend",      "merge",    "weigh",
+                                     "activate",    "add",        "scale",       "softcap",  "argmax",
+                                     "log_sum_exp", "namm_score", "namm_observe"};
   CHECK(kernels_of(json) == all);
   std::set<std::string> targets;
   cpu::for_each_simd_target([&](int64_t target, const cpu::Kernels&) { targets.insert(hwy::TargetName(target)); });

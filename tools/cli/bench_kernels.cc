@@ -24,15 +24,16 @@ struct BenchKernelsOptions {
   bool json = false;
 };
 
-std::vector<cpu::Kernels> chosen_targets(const std::string& wanted) {
-  std::vector<cpu::Kernels> targets;
-  cpu::for_each_simd_target([&](int64_t, const cpu::Kernels& kernels) { targets.push_back(kernels); });
+// Names, the best one first.
+std::vector<std::string> chosen_targets(const std::string& wanted) {
+  std::vector<std::string> targets;
+  cpu::for_each_simd_target([&](int64_t, const cpu::Kernels& kernels) { targets.emplace_back(kernels.name); });
   if (wanted == "all") return targets;
   if (wanted == "best") return {targets.front()};
   std::string names = "all, best";
-  for (const cpu::Kernels& kernels : targets) {
-    if (wanted == kernels.name) return {kernels};
-    names += std::string(", ") + kernels.name;
+  for (const std::string& name : targets) {
+    if (wanted == name) return {name};
+    names += ", " + name;
   }
   fail(LETHE_ERROR_INVALID_ARGUMENT, "--target is '%s'; on this machine it can be %s", wanted.c_str(), names.c_str());
 }
@@ -139,13 +140,13 @@ int bench_kernels(const BenchKernelsOptions& options) {
   if (!(options.seconds > 0)) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--seconds is %g; it must be above 0", options.seconds);
   }
-  const std::vector<cpu::Kernels> targets = chosen_targets(options.target);
+  const std::vector<std::string> targets = chosen_targets(options.target);
   const std::vector<KernelCase> cases = chosen_cases(options);
   const double stream = stream_bandwidth(options.threads);
   KernelMemory memory(options.threads);
   JsonWriter json;
   std::vector<std::string> head{std::to_string(options.threads) + (options.threads == 1 ? " thread" : " threads"), ""};
-  for (const cpu::Kernels& kernels : targets) head.emplace_back(kernels.name);
+  head.insert(head.end(), targets.begin(), targets.end());
   head.emplace_back("of stream");
   Table table(std::move(head));
   if (options.json) {
@@ -158,11 +159,12 @@ int bench_kernels(const BenchKernelsOptions& options) {
     for (const KernelCase& one : cases) {
       Bench bench(one, memory, options.threads);
       std::vector<double> seconds;
-      for (const cpu::Kernels& kernels : targets) {
+      cpu::for_each_simd_target([&](int64_t, const cpu::Kernels& kernels) {
+        if (std::find(targets.begin(), targets.end(), kernels.name) == targets.end()) return;
         progress.update(done++, one.label());
         seconds.push_back(bench.seconds_per_call(kernels, options.seconds));
         if (options.json) write_result(json, one, kernels.name, seconds.back());
-      }
+      });
       if (!options.json) table.row(table_row(one, seconds, stream));
     }
   }
@@ -197,9 +199,10 @@ void add_bench_kernels(CLI::App& bench, int& status) {
       "  lethe bench kernels model.lethe --filter 'linear q4m' --json\n"
       "A line is a kernel and its shapes: tokens x outputs x inputs of a linear map, tokens x cached tokens of "
       "attention\n"
-      "(one KV head), tokens x values of others. One token's weights and cached tokens come from memory, as they do\n"
-      "while decoding: their GB/s stand beside what memory streams ('of stream', of the first instruction set). All\n"
-      "else lies in caches. Several threads' figures are sums. The best of many samples counts.");
+      "and namm_observe (one KV head), cached tokens x inputs of namm_score, tokens x values of others. One token's\n"
+      "weights and cached tokens come from memory, as they do while decoding: their GB/s stand beside what memory\n"
+      "streams ('of stream', of the first instruction set). All else lies in caches. Several threads' figures are\n"
+      "sums. The best of many samples counts.");
   command.callback([options, &status] { status = bench_kernels(*options); });
 }
 

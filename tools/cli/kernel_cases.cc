@@ -344,6 +344,7 @@ std::vector<KernelCase> kernel_cases(const KernelShapes& shapes) {
                            [=](const Kernels& kernels, float* x, float*, float*) { kernels.argmax(x, vocab); }));
   cases.push_back(row_case("log_sum_exp", 1, vocab, 1,
                            [=](const Kernels& kernels, float* x, float*, float*) { kernels.log_sum_exp(x, vocab); }));
+  for (KernelCase& one : namm_cases(config)) cases.push_back(std::move(one));
   return cases;
 }
 

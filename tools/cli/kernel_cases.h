@@ -1,4 +1,5 @@
-// What `lethe bench kernels` measures: every kernel of the CPU backend, with arguments such as the backend gives it.
+// What `lethe bench kernels` measures: every kernel of the CPU backend and of policy namm, with arguments such as a
+// session gives it.
 #pragma once
 
 #include <cstdint>
@@ -27,11 +28,12 @@ struct KernelShapes {
 KernelShapes default_kernel_shapes();  // SmolLM2-135M's, in every weight format
 KernelShapes kernel_shapes_of(const Model& model);
 
-// Calls a kernel `calls` times; the first one counts as number `first`, so that calls can walk through memory.
+// Calls a kernel `calls` times; the first one counts as number `first`, so that calls can walk through memory. The
+// target of `kernels` is the process's meanwhile, for code that is dispatched where it is called.
 using KernelCalls = std::function<void(const cpu::Kernels& kernels, uint64_t first, uint64_t calls)>;
 
 struct KernelCase {
-  std::string kernel;        // as in cpu::Kernels
+  std::string kernel;        // as in cpu::Kernels, or namm_score, namm_observe
   std::string what;          // shapes: tokens x outputs x inputs of a linear map, else tokens x values
   double flops = 0;          // of one call; 0: not what bounds it
   double bytes = 0;          // of one call, read and written; 0: not what bounds it
@@ -46,5 +48,6 @@ inline constexpr uint64_t kKernelMemory = 128 << 20;
 inline constexpr uint8_t kKernelFill = 0x3c;
 
 std::vector<KernelCase> kernel_cases(const KernelShapes& shapes);
+std::vector<KernelCase> namm_cases(const ModelConfig& config);  // of them: those of policy namm
 
 }  // namespace lethe::cli
