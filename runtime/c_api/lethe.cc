@@ -155,6 +155,7 @@ Status to_options(const lethe_session_params* params, SessionOptions* options) {
     return Status::error(ErrorCode::kInvalidArgument, "hand_over %d is unknown", p.hand_over);
   }
   options->hand_over = static_cast<HandOver>(p.hand_over);
+  if (p.namm != nullptr) options->namm = {static_cast<const uint8_t*>(p.namm), p.namm_bytes};
   options->policy_seed = p.policy_seed;
   return {};
 }

@@ -73,6 +73,9 @@ Status check_options(const Policy& policy, const CacheOptions& options) {
     return Status::error(ErrorCode::kInvalidArgument,
                          "lists that compete have different lengths: they cannot be rectangular");
   }
+  if (policy.is_learned && policy.namm == nullptr) {
+    return Status::error(ErrorCode::kInvalidArgument, "policy %s has no parameters", policy.name);
+  }
   if (retention.value_norm && !policy.is_share) {
     return Status::error(ErrorCode::kInvalidArgument,
                          "scores of policy %s may be negative: they cannot be weighted by the norm of the values",
@@ -99,7 +102,7 @@ Status CacheManager::carve(Arena& arena, KvPool& pool, const Policy& policy, con
   keep_bits_ = arena.take<uint64_t>((longest + 63) / 64);
   worths_ = arena.take<Worth>(policy.evicts ? competing : 0);
   scores_ = arena.take<float>(scores() ? longest : 0);
-  work_ = arena.take<float>(scores() ? policy_work_floats(pool.layout().head_dim) : 0);
+  work_ = arena.take<float>(scores() ? policy_work_floats(policy, longest, pool.layout().head_dim) : 0);
   const bool hands_over = policy.evicts && options.hand_over != HandOver::kNone;
   hand_over_work_ = arena.take<float>(
       hands_over ? hand_over_work_floats(options.hand_over, pool.layout().head_dim, pool.token_capacity()) : 0);
@@ -411,7 +414,8 @@ void CacheManager::rate_by_score(uint32_t list_index, const Aim& aim, uint32_t e
                   .kv_head = list_index % pool_->kv_heads(),
                   .next_position = aim.position,
                   .seed = options_.seed,
-                  .work = work_},
+                  .work = work_,
+                  .namm = policy_->namm},
                  scores);
   for_each_block(view, list, [&](const uint8_t* block, uint32_t rank, uint32_t count) {
     float norms[kBlockSlots];

@@ -16,6 +16,11 @@
 
 namespace lethe {
 
+namespace namm {
+class Scorer;
+}
+struct Policy;
+
 // How the lists share the cache when it is full.
 enum class Budget : uint8_t {
   kList,     // every list keeps the same number of tokens
@@ -59,13 +64,15 @@ struct ScoreArgs {
   KvList list;
   uint32_t layer;
   uint32_t kv_head;
-  uint32_t next_position;  // of the token that comes next
-  uint64_t seed;           // for policies that draw
-  std::span<float> work;   // [policy_work_floats(head_dim)]
+  uint32_t next_position;              // of the token that comes next
+  uint64_t seed;                       // for policies that draw
+  std::span<float> work;               // [policy_work_floats]
+  const namm::Scorer* namm = nullptr;  // of learned policies
 };
 
-// A block of keys or values as floats, and four rows.
-constexpr size_t policy_work_floats(size_t head_dim) { return head_dim * (kBlockSlots + 4); }
+// What a policy works in to score a list of at most `tokens` tokens: as it says, or a block of keys or values as
+// floats, and four rows.
+size_t policy_work_floats(const Policy& policy, size_t tokens, size_t head_dim);
 
 struct Policy {
   const char* name;
@@ -80,10 +87,17 @@ struct Policy {
   uint32_t interval = 0;
 
   uint32_t state_bytes_per_slot = 0;
+  uint32_t state_rows = 1;  // KvLayout::state_rows
   Observer observer = {};
   // Higher is worth more; what is not a number counts as least. Null: nothing is scored.
   //   scores [list.length]
   void (*score)(const ScoreArgs& args, std::span<float> scores) = nullptr;
+  size_t (*work_floats)(const Policy& policy, size_t tokens, size_t head_dim) = nullptr;
+
+  // Scores by parameters that a session must be given; what its state holds and when it acts follow from them
+  // (namm/policy.h), so this is only the name and the defaults.
+  bool is_learned = false;
+  const namm::Scorer* namm = nullptr;
 };
 
 extern const Policy kFullPolicy;
@@ -94,6 +108,7 @@ extern const Policy kKeyDiffPolicy;
 extern const Policy kH2oPolicy;
 extern const Policy kTovaPolicy;
 extern const Policy kSnapKvPolicy;
+extern const Policy kNammPolicy;
 
 std::span<const Policy* const> policies();
 // Null when there is none of this name.

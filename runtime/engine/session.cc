@@ -4,6 +4,7 @@
 #include <cmath>
 #include <new>
 
+#include "runtime/cache/namm/policy.h"
 #include "runtime/engine/decoder.h"
 #include "runtime/os/pages.h"
 #include "runtime/os/process.h"
@@ -28,7 +29,9 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
   const Tokenizer::Scratch tokenizer_scratch = Tokenizer::layout(arena, model_->tokenizer(), kMaxPieceBytes);
   count(MemoryTag::kTokenizer);
 
-  const Retention retention = retention_of(options_);
+  policy_ = options_.policy->is_learned ? namm::policy_of(plan_.namm, namm_) : *options_.policy;
+  Retention retention = retention_of(options_);
+  retention.rectangular = policy_.retention.rectangular && retention.budget == Budget::kList;
   const uint32_t longest = longest_list(retention.budget, shape.cache_tokens());
   program_ = build_program(*model_);
   const Result<cpu::BufferPlan> buffers = plan_activations(program_, shape.chunk);
@@ -40,13 +43,14 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                 .threads = options_.threads,
                                 .positions = options_.positions,
                                 .absorbs = options_.hand_over == HandOver::kCompensation,
-                                .observer = options_.policy->observer});
+                                .observer = policy_.observer});
   count(MemoryTag::kActivations);
   backend_.lay_out_logits(arena);
   count(MemoryTag::kLogits);
   backend_.lay_out_threads(arena);
   count(MemoryTag::kThreads);
 
+  if (policy_.is_learned) namm_.carve(arena, plan_.namm.shape);
   const uint64_t blocks = pool_blocks(config, shape);
   windows_ = arena.take<uint32_t>(config.window == 0 ? 0 : config.layers);
   for (uint32_t layer = 0; layer < windows_.size(); ++layer) windows_[layer] = config.window_of(layer);
@@ -55,10 +59,11 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                           .head_dim = config.head_dim,
                                           .type = options_.kv_type,
                                           .block_count = static_cast<uint32_t>(std::min<uint64_t>(blocks, UINT32_MAX)),
-                                          .state_bytes_per_slot = options_.policy->state_bytes_per_slot,
+                                          .state_bytes_per_slot = policy_.state_bytes_per_slot,
                                           .token_capacity = longest,
-                                          .absorbs = options_.hand_over == HandOver::kCompensation}));
-  LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, *options_.policy,
+                                          .absorbs = options_.hand_over == HandOver::kCompensation,
+                                          .state_rows = policy_.state_rows}));
+  LETHE_RETURN_IF_ERROR(manager_.carve(arena, kv_, policy_,
                                        {.sinks = options_.sinks,
                                         .retention = retention,
                                         .hand_over = options_.hand_over,
@@ -82,6 +87,7 @@ Status Session::open(uint8_t* block) {
   Arena arena(block, plan_.pool_offset);
   uint64_t tag_bytes[kMemoryTagCount] = {};
   LETHE_RETURN_IF_ERROR(lay_out(arena, plan_.shape, tag_bytes));
+  if (policy_.is_learned) namm_.fill(plan_.namm);
   kv_.set_blocks(block + plan_.pool_offset);
   created_blocks_ = plan_.shape.blocks_per_list;
   return backend_.start();

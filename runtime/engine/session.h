@@ -9,6 +9,7 @@
 #include "runtime/backend/cpu/cpu_backend.h"
 #include "runtime/cache/kv_pool.h"
 #include "runtime/cache/manager.h"
+#include "runtime/cache/namm/scorer.h"
 #include "runtime/engine/session_plan.h"
 #include "runtime/memory/ledger.h"
 #include "runtime/sample/sampler.h"
@@ -130,6 +131,8 @@ class Session {
   Program program_;
   cpu::CpuBackend backend_;
   KvPool kv_;
+  Policy policy_;      // the options', completed by parameters
+  namm::Scorer namm_;  // of a learned policy
   CacheManager manager_;
   Tokenizer tokenizer_;
   Sampler sampler_;

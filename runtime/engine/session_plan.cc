@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/cache/namm/file.h"
 #include "runtime/engine/decoder.h"
 #include "runtime/engine/session.h"
 #include "runtime/memory/plan_verify.h"
@@ -41,6 +42,19 @@ Status check_options(const SessionOptions& options) {
   if (options.max_tokens > kMaxCacheTokens) return refuse("max_tokens", options.max_tokens, kMaxCacheTokens);
   if (options.host_bytes > kMaxHostBytes) return refuse("host_bytes", options.host_bytes, kMaxHostBytes);
   return {};
+}
+
+Status read_namm(const Model& model, const SessionOptions& options, namm::Parameters* out) {
+  const std::span<const uint8_t> file = options.namm.empty() ? model.namm() : options.namm;
+  if (file.empty()) {
+    return Status::error(ErrorCode::kInvalidArgument,
+                         "policy %s needs parameters, and the model file has none: give the session a NAMM file, or "
+                         "pack the model with one",
+                         options.policy->name);
+  }
+  const Result<namm::Parameters> parameters = namm::read_file(file);
+  if (parameters.ok()) *out = parameters.value();
+  return parameters.status();
 }
 
 }  // namespace
@@ -88,6 +102,7 @@ uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape) {
 Status plan_session(const Model& model, const SessionOptions& options, SessionPlan* plan) {
   *plan = {};
   LETHE_RETURN_IF_ERROR(check_options(options));
+  if (options.policy->is_learned) LETHE_RETURN_IF_ERROR(read_namm(model, options, &plan->namm));
   const ModelConfig& config = model.config();
   const uint64_t lists = uint64_t{config.layers} * config.kv_heads;
   const uint64_t page = os::page_size();
@@ -99,6 +114,7 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
     SessionPlan measured{};
     measured.shape = shape;
     measured.minimum_ram = plan->minimum_ram;
+    measured.namm = plan->namm;
     Session session(model, options, measured);
     LETHE_RETURN_IF_ERROR(session.lay_out(arena, shape, measured.tag_bytes));
     const auto add = [&](MemoryTag tag, uint64_t bytes) { measured.tag_bytes[static_cast<int>(tag)] += bytes; };

@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "runtime/backend/cpu/cpu_backend.h"
 #include "runtime/base/status.h"
 #include "runtime/cache/hand_over.h"
 #include "runtime/cache/kv_layout.h"
+#include "runtime/cache/namm/parameters.h"
 #include "runtime/cache/policy.h"
 #include "runtime/memory/ledger.h"
 #include "runtime/model/model.h"
@@ -25,7 +27,8 @@ struct SessionOptions {
   uint64_t host_bytes = 0;
   const Policy* policy = &kWindowPolicy;
   uint32_t sinks = 4;
-  uint64_t policy_seed = 0;  // for policies that draw
+  uint64_t policy_seed = 0;            // for policies that draw
+  std::span<const uint8_t> namm = {};  // of a learned policy: a NAMM file that outlives the session; empty: the model's
   // What stays in an eviction (policy.h); empty: as the policy has it.
   std::optional<uint32_t> recent_percent = {};
   std::optional<Budget> budget = {};
@@ -58,17 +61,19 @@ uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape);
 struct SessionPlan {
   SessionShape shape;
   uint64_t tag_bytes[kMemoryTagCount];
-  uint64_t total;        // sum of tag_bytes
-  uint64_t minimum_ram;  // the smallest cap that works with these options
-  uint64_t block_bytes;  // the session's own block of memory: all tags but host, model and part of the tokenizer
-  uint64_t pool_offset;  // of the KV pool in that block, page-aligned
+  uint64_t total;         // sum of tag_bytes
+  uint64_t minimum_ram;   // the smallest cap that works with these options
+  uint64_t block_bytes;   // the session's own block of memory: all tags but host, model and part of the tokenizer
+  uint64_t pool_offset;   // of the KV pool in that block, page-aligned
+  namm::Parameters namm;  // of a learned policy: views into the file that it was given
 };
 
 // Places the activations of steps of `chunk` tokens and has the independent verifier check the result.
 Result<cpu::BufferPlan> plan_activations(const Program& program, uint32_t chunk);
 
 // Chooses the shape: the largest prefill chunk that takes no more than a quarter of what the cache could have, then as
-// many blocks as fit, at most `max_tokens` or the trained length. kInvalidArgument for impossible options;
+// many blocks as fit, at most `max_tokens` or the trained length. kInvalidArgument for impossible options, or for a
+// learned policy without parameters; kNotAModel and kCorruptModel for parameters that are no good;
 // kRamTooSmall when the cap cannot hold the smallest shape (`minimum_ram` is then set all the same).
 Status plan_session(const Model& model, const SessionOptions& options, SessionPlan* plan);
 

@@ -187,6 +187,7 @@ class Model {
   const ModelConfig& config() const;
   const TokenizerData& tokenizer() const;
   const Provenance& provenance() const;
+  std::span<const uint8_t> namm() const;  // a NAMM file (cache/namm/file.h), not looked into; empty when there is none
   std::span<const Tensor> tensors() const;              // in file order
   const Tensor* find(Role role, uint32_t layer) const;  // null when absent; constant time
   uint64_t file_bytes() const;

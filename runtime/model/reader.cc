@@ -284,6 +284,8 @@ Status ModelReader::read(const Tables& tables, ModelContents* contents) const {
   contents->config = config_;
   contents->tensors = tables.tensors;
   contents->by_slot = tables.by_slot;
+  contents->namm = {};
+  if (const auto* namm = header_->namm(); namm != nullptr) contents->namm = {namm->data(), namm->size()};
   contents->provenance = {};
   if (const fbs::Provenance* source = header_->provenance(); source != nullptr) {
     contents->provenance = {view(source->source()), view(source->packer()), view(source->options()),

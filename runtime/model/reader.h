@@ -22,6 +22,7 @@ struct ModelContents {
   ModelConfig config;
   TokenizerData tokenizer;
   Provenance provenance;
+  std::span<const uint8_t> namm;
   std::span<const Tensor> tensors;         // in file order
   std::span<const Tensor* const> by_slot;  // [role_slot_count(layers)], null where absent
 };

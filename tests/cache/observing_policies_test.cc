@@ -61,7 +61,7 @@ struct ObservedList {
         for (uint32_t i = 0; i < kPart / 32 && block != kNoBlock; ++i) block = next[block];
       }
     }
-    std::vector<float> out(length, NAN), work(policy_work_floats(kHeadDim));
+    std::vector<float> out(length, NAN), work(policy_work_floats(policy, length, kHeadDim));
     policy.score({view(), list, 0, 0, length, 0, work}, out);
     return out;
   }

@@ -62,7 +62,7 @@ struct KeyList {
   uint8_t* bytes() { return storage[0].bytes; }
 
   std::vector<float> scores(const Policy& policy, uint32_t layer = 0, uint32_t kv_head = 0, uint64_t seed = 0) {
-    std::vector<float> out(list.length, NAN), work(policy_work_floats(head_dim));
+    std::vector<float> out(list.length, NAN), work(policy_work_floats(policy, list.length, head_dim));
     policy.score({{layout, bytes(), next.data()}, list, layer, kv_head, 0, seed, work}, out);
     return out;
   }

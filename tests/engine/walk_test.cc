@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "tests/engine/engine_support.h"
+#include "tests/support/tiny_namm.h"
 
 namespace lethe::test {
 namespace {
@@ -17,6 +18,7 @@ struct Walk {
     shape.embed_dim = shape.ffn_dim = 32;
     model = std::make_unique<OpenModel>(tiny_model_path(shape));
     options.policy = policies()[seed % policies().size()];
+    options.namm = tiny_namm();
     options.sinks = pick(9);
     options.policy_seed = seed;
     if (pick(2) == 0) options.recent_percent = pick(101);
@@ -169,10 +171,12 @@ TEST_CASE("policies: with room for all tokens every policy gives the full cache'
     const Logits fed = feed(*full, prompt);
     const Ids generated = generate(*full, 60, kPastEnd).ids;
     const Logits last = logits_of(*full);
+    const std::vector<uint8_t> quiet_namm = make_namm(512);
     for (const Policy* policy : policies()) {
       for (const PositionMode positions : {PositionMode::kAbsolute, PositionMode::kRolling, PositionMode::kClamped}) {
         CAPTURE(std::string(policy->name));
         options.policy = policy;
+        options.namm = quiet_namm;
         options.positions = positions;
         OpenSession session(model, options);
         CHECK(feed(*session, prompt) == fed);
@@ -194,6 +198,7 @@ TEST_CASE("pins: hold in a restored and in a forked conversation") {
     CAPTURE(std::string(policy->name));
     SessionOptions options = window_options(128, 16);
     options.policy = policy;
+    options.namm = tiny_namm();
     options.hand_over = HandOver::kCompensation;  // and what it keeps
     const auto begun = [&](OpenSession& session, bool pin) {
       feed(*session, std::span(begin).first(40));

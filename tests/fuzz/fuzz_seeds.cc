@@ -1,10 +1,11 @@
-// fuzz_seeds FOLDER: writes the seeds of the fuzz targets to FOLDER/model, FOLDER/gguf, FOLDER/safetensors and
-// FOLDER/snapshot.
+// fuzz_seeds FOLDER: writes the seeds of the fuzz targets to FOLDER/model, FOLDER/gguf, FOLDER/safetensors, FOLDER/namm
+// and FOLDER/snapshot.
 #include <cstdio>
 
 #include "tests/support/model_bytes.h"
 #include "tests/support/snapshot_bytes.h"
 #include "tests/support/tiny_model.h"
+#include "tests/support/tiny_namm.h"
 #include "tests/support/tiny_safetensors.h"
 
 using namespace lethe;
@@ -33,6 +34,13 @@ int main(int argc, char** argv) {
     write_file(folder + "/model/tiny-" + name, seed);
   }
   write_file(folder + "/safetensors/tiny", tiny_safetensors());
+  for (const namm::Network network : {namm::Network::kBam, namm::Network::kMlp}) {
+    const std::vector<uint8_t> file = make_namm(64, {network, 3, {namm::Input::kKeyNorm}, 1});
+    const size_t checksum_at = namm::kFileHeaderBytes - sizeof(uint64_t);
+    std::string seed(file.begin(), file.begin() + checksum_at);
+    seed.append(file.begin() + namm::kFileHeaderBytes, file.end());
+    write_file(folder + "/namm/" + namm::network_name(network), seed);
+  }
   Session* session = snapshot_session();
   for (const int tokens : {3, 40, 100}) {  // half a block, two blocks, after an eviction
     session->reset();

@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "runtime/cache/policy.h"
+#include "tests/support/tiny_namm.h"
 #include "tests/tools/cli.h"
 
 namespace lethe::test {
@@ -172,8 +173,25 @@ TEST_CASE("all policies of the library, each once; steps shrink under a small ca
   args[std::find(args.begin(), args.end(), "1,0.5") - args.begin()] = "0.1";  // 76 tokens: less than a step and a block
   args[std::find(args.begin(), args.end(), "stream,passkey") - args.begin()] = "stream";
   const Json json = run_json(args);
-  CHECK(json["cells"] == policies().size());
+  CHECK(json["cells"] == policies().size() - 1);  // without namm, which has no parameters
   CHECK(json["failed"] == 0);
+}
+
+TEST_CASE("a sweep with a NAMM file has its policy too, and other parameters are other cells") {
+  const Folder folder;
+  Args args = sweep_args(folder, "1");
+  args[std::find(args.begin(), args.end(), "keydiff") - args.begin()] = "all";
+  args[std::find(args.begin(), args.end(), "1,0.5") - args.begin()] = "0.6";
+  args[std::find(args.begin(), args.end(), "stream,passkey") - args.begin()] = "stream";
+  for (const uint32_t interval : {48u, 96u}) {
+    const std::vector<uint8_t> namm = make_namm(interval);
+    const std::string file = temporary_path(".namm");
+    write_file(file, std::string(namm.begin(), namm.end()));
+    const Json json = run_json(args + Args{"--namm", file});
+    CHECK(json["cells"] == policies().size());
+    CHECK(json["failed"] == 0);
+    CHECK(json["run"] == (interval == 48 ? policies().size() : 1));
+  }
 }
 
 TEST_CASE("what a sweep cannot do is an argument error") {

@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "tests/support/hf_fixture.h"
+#include "tests/support/tiny_namm.h"
 #include "tests/tools/cli.h"
 
 namespace lethe::test {
@@ -73,6 +74,31 @@ TEST_CASE("calibration changes q4, is written down, and leaves nothing else behi
   check_refused(run_cli({"pack", gguf(), "-o", out, "--type", "q4", "--calibrate", folder.file("none")}), 1, "io",
                 "none");
   CHECK(folder.files() == 3);
+}
+
+TEST_CASE("a NAMM file travels in the model, is shown, and is what policy namm takes") {
+  const Folder folder;
+  const std::string out = folder.file("model.lethe"), file = folder.file("evolved.namm");
+  const std::span<const uint8_t> namm = tiny_namm();
+  write_file(file, std::string(namm.begin(), namm.end()));
+  run_json({"pack", gguf(), "-o", out, "--namm", file, "--json"});
+  const Json inspected = run_json({"inspect", out, "--verify", "--json"});
+  CHECK(inspected["namm"] == Json({{"network", "bam"},
+                                   {"hidden", 32},
+                                   {"weights", 4172},
+                                   {"interval", 48},
+                                   {"rectangular", false},
+                                   {"inputs", {"age", "spectrum"}}}));
+  CHECK(run_cli({"inspect", out}).out.find("inputs age, spectrum, every 48 tokens, ragged") != std::string::npos);
+  const Args run = {"--ram",        "64MiB",    "--policy", "namm",  "--max-tokens", "150",
+                    "--ignore-eos", "--greedy", "--raw",    "hello", "--json"};
+  const Json by_model = run_json(Args{"run", out} + run);
+  CHECK(by_model["evictions"]["count"] == 3);
+  CHECK(run_json(Args{"run", tiny_model(), "--namm", file} + run)["ids"] == by_model["ids"]);
+  check_refused(run_cli(Args{"run", tiny_model()} + run), 2, "invalid_argument", "NAMM file");
+  check_refused(run_cli(Args{"run", tiny_model(), "--namm", folder.file("none")} + run), 1, "io", "none");
+  check_refused(run_cli(Args{"run", tiny_model(), "--namm", gguf()} + run), 1, "not_a_model", "LETHNAMM");
+  check_refused(run_cli({"pack", gguf(), "-o", out, "--namm", gguf()}), 1, "not_a_model", "LETHNAMM");
 }
 
 TEST_CASE("when it fails, nothing is left behind and an older file stays") {

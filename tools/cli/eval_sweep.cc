@@ -34,11 +34,18 @@ struct SweepOptions {
   std::string model, out;
   eval::SweepGrid grid{{"stream", "passkey"}, {"window", "keydiff"}, {1, 0.5, 0.25}, {1024}, {1}};
   uint32_t jobs = 0, trials = 8;
-  std::optional<std::string> text_file;
+  std::optional<std::string> text_file, namm;
   bool json = false;
 };
 
 constexpr const char* kAllPolicies = "all";
+
+// A checksum as it stands behind a file's name.
+std::string named(const std::string& path, const void* data, size_t bytes) {
+  char sum[24];
+  snprintf(sum, sizeof sum, " %016llx", static_cast<unsigned long long>(hash64(data, bytes)));
+  return std::filesystem::path(path).filename().string() + sum;
+}
 
 // Throws invalid_argument with what there is.
 void check_grid(const SweepOptions& options) {
@@ -77,14 +84,25 @@ struct Bench {
   std::vector<int32_t> ids;  // of the text
   std::optional<int32_t> bos;
   std::optional<eval::Filler> filler;
+  std::optional<NammFile> namm;
 };
 
-lethe_session_params cell_params(const eval::Cell& cell) {
+lethe_session_params cell_params(const Bench& bench, const eval::Cell& cell) {
   lethe_session_params params = full_cache_params(0, 1);  // the cap out of the way, one thread
   params.policy = cell.policy.c_str();
   params.prefill_chunk = 0;
   params.policy_seed = cell.seed;
+  if (bench.namm) bench.namm->give_to(params);
   return params;
+}
+
+// Whether a learned policy could work: the model, or a NAMM file, has what it needs.
+bool has_parameters(const Bench& bench, const Policy& policy) {
+  if (!policy.is_learned) return true;
+  eval::Cell cell{};
+  cell.policy = policy.name;
+  lethe_memory memory;
+  return bench.model.plan(cell_params(bench, cell), &memory).ok();
 }
 
 Json run_stream_cell(const Bench& bench, const eval::Cell& cell) {
@@ -93,7 +111,7 @@ Json run_stream_cell(const Bench& bench, const eval::Cell& cell) {
          cell.length);
   }
   const uint64_t skip = eval::trial_seed(cell.seed, 0) % (bench.ids.size() - cell.length + 1);
-  const StreamRun run{cell.length, cell.length / 2, cell.kv_fraction, cell.policy != "full", cell_params(cell)};
+  const StreamRun run{cell.length, cell.length / 2, cell.kv_fraction, cell.policy != "full", cell_params(bench, cell)};
   const StreamResult result =
       run_stream(bench.model, run, stream_window(bench.ids, bench.bos, skip, cell.length), [](uint64_t) {});
   Json metrics = {{"nll", result.nll.mean()}};
@@ -124,7 +142,7 @@ Json run_task_cell(const Bench& bench, const eval::Cell& cell) {
                     true,
                     takes_text ? &*bench.filler : nullptr,
                     cell.kv_fraction,
-                    cell_params(cell)};
+                    cell_params(bench, cell)};
   const TaskResult result = run_task(bench.model, run, [](uint32_t) {});
   return {{"metrics", {{"accuracy", result.score.mean()}, {"answer_nll", result.nll.mean()}}},
           {"kv_bytes", result.kv_bytes},
@@ -193,21 +211,23 @@ void write_whole(const std::string& path, const std::string& text) {
 
 int sweep(SweepOptions& options) {
   check_grid(options);
-  if (std::erase(options.grid.policies, kAllPolicies) != 0) {
-    for (const Policy* policy : policies()) options.grid.policies.emplace_back(policy->name);
-  }
-  eval::add_controls(options.grid);
   const uint64_t started = os::monotonic_ns();
   const api::Model model = check(api::Model::open(options.model.c_str()));
-  Bench bench{model, options, {}, {}, {}};
+  Bench bench{model, options, {}, {}, {}, {}};
+  if (options.namm) bench.namm.emplace(*options.namm);
+  if (std::erase(options.grid.policies, kAllPolicies) != 0) {
+    for (const Policy* policy : policies()) {
+      if (has_parameters(bench, *policy)) options.grid.policies.emplace_back(policy->name);
+    }
+  }
+  eval::add_controls(options.grid);
   eval::SweepSetting setting{
       std::filesystem::path(options.model).filename().string(), check(model.info()).file_bytes, {}, options.trials};
+  if (bench.namm) setting.namm = named(*options.namm, bench.namm->data(), bench.namm->size());
   if (options.text_file) {
     const std::string text = read_text(*options.text_file);
     check_text("the text", text);
-    char sum[24];
-    snprintf(sum, sizeof sum, " %016llx", static_cast<unsigned long long>(hash64(text.data(), text.size())));
-    setting.text = std::filesystem::path(*options.text_file).filename().string() + sum;
+    setting.text = named(*options.text_file, text.data(), text.size());
     bench.ids = tokenize_text(model, text);
     bench.bos = bos_token(model);
     bench.filler.emplace(text);
@@ -267,13 +287,15 @@ void add_eval_sweep(CLI::App& eval, int& status) {
     command.add_option(name, list, help)->delimiter(',')->capture_default_str();
   };
   add_list("--tasks", options->grid.tasks, "stream and tasks of lethe eval, separated by commas");
-  add_list("--policies", options->grid.policies,
-           "policies, or all of them; full, random and window run whatever is given");
+  add_list(
+      "--policies", options->grid.policies,
+      "policies, or all of them (namm if there are parameters for it); full, random and window run whatever is given");
   add_list("--kv-fractions", options->grid.kv_fractions, "caps, as shares of the full f16 cache's bytes");
   add_list("--lengths", options->grid.lengths, "tokens of a prompt, or of the stream (its second half is scored)");
   add_list("--seeds", options->grid.seeds, "seeds of the prompts, of the stream's place in the text, of the policy");
   command.add_option("--out", options->out, "folder of the results; a sweep goes on where it was stopped")->required();
   command.add_option("--text", options->text_file, "text that is streamed, and in which needles are hidden");
+  command.add_option("--namm", options->namm, "NAMM file, the parameters of policy namm (default: those of the model)");
   command.add_option("--trials", options->trials, "prompts of a task in a cell")->capture_default_str();
   command.add_option("--jobs", options->jobs, "cells at a time, each with one thread (default: one a core)");
   add_json(command, options->json);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/base/utf8.h"
+#include "runtime/cache/namm/file.h"
 #include "runtime/model/model.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/failure.h"
@@ -52,6 +53,27 @@ void verify(const Model& model) {
     check(model.verify_segment(segment));
     progress.update(segment + 1);
   }
+}
+
+// The NAMM that the model carries, if it does.
+std::optional<namm::Parameters> namm_of(const Model& model) {
+  if (model.namm().empty()) return {};
+  const Result<namm::Parameters> parameters = namm::read_file(model.namm());
+  check(parameters.status());
+  return parameters.value();
+}
+
+void write_json(JsonWriter& json, const namm::Parameters& namm) {
+  const namm::Shape& shape = namm.shape;
+  json.key("namm").begin_object();
+  json.member("network", namm::network_name(shape.network))
+      .member("hidden", shape.hidden)
+      .member("weights", shape.weight_count())
+      .member("interval", namm.interval)
+      .member("rectangular", namm.rectangular);
+  json.key("inputs").begin_array();
+  for (const namm::Input input : shape.list()) json.value(namm::info_of(input).name);
+  json.end_array().end_object();
 }
 
 void write_json(const Model& model, const lethe_model_info& info, bool verified) {
@@ -124,6 +146,7 @@ void write_json(const Model& model, const lethe_model_info& info, bool verified)
   json.key("end_ids").begin_array();
   for (const int32_t id : tokenizer.end_ids) json.value(id);
   json.end_array().member("chat_template", tokenizer.chat_template).end_object();
+  if (const auto namm = namm_of(model)) write_json(json, *namm);
   json.key("provenance").begin_object();
   json.member("source", provenance.source)
       .member("source_checksum", provenance.source_checksum)
@@ -154,6 +177,19 @@ void print_windows(const ModelConfig& config) {
   printf("windows       %u of %u layers see %s tokens\n", local, config.layers, with_separators(config.window).c_str());
 }
 
+void print_namm(const Model& model) {
+  const auto namm = namm_of(model);
+  if (!namm) return;
+  std::string inputs;
+  for (const namm::Input input : namm->shape.list()) {
+    inputs += (inputs.empty() ? "" : ", ") + std::string(namm::info_of(input).name);
+  }
+  printf("memory policy namm: %s of %u, %s weights, inputs %s, every %u tokens, %s\n",
+         namm::network_name(namm->shape.network), namm->shape.hidden,
+         with_separators(namm->shape.weight_count()).c_str(), inputs.c_str(), namm->interval,
+         namm->rectangular ? "rectangular" : "ragged");
+}
+
 void print_tensors(const Model& model) {
   Table table({"tensor", "layer", "format", "rows", "columns", "bytes"});
   for (const Tensor& tensor : model.tensors()) {
@@ -176,6 +212,7 @@ void print(const Model& model, const lethe_model_info& info, bool verified) {
          activation_name(config.activation));
   print_positions(config);
   print_windows(config);
+  print_namm(model);
   printf("vocabulary    %s tokens, %zu special, %s chat template, %s BOS\n", with_separators(config.vocab).c_str(),
          tokenizer.specials.size(), tokenizer.chat_template.empty() ? "no" : "with", tokenizer.add_bos ? "with" : "no");
   printf("memory        %s in the file (mapped), %s private, %s of f16 cache a token\n",

@@ -41,6 +41,17 @@ void set_pooling(const std::string& text, lethe_session_params& params) {
 
 }  // namespace
 
+NammFile::NammFile(const std::string& path) {
+  Result<os::FileMap> map = os::FileMap::open(path.c_str());
+  check(map.status());
+  map_ = std::move(map.value());
+}
+
+void NammFile::give_to(lethe_session_params& params) const {
+  params.namm = data();
+  params.namm_bytes = size();
+}
+
 void add_model(CLI::App& command, std::string& path) {
   command.add_option("MODEL", path, "model file (.lethe)")->required();
 }
@@ -69,8 +80,7 @@ void SessionOptions::add_to(CLI::App& command) {
   ram.add_to(command);
   command.add_option("--policy", policy,
                      "what the cache forgets: window (default; keeps the first tokens and the most recent), h2o, tova, "
-                     "snapkv, keydiff, "
-                     "l2, random, or full (nothing: a full cache is an error)");
+                     "snapkv, keydiff, l2, namm (learned), random, or full (nothing: a full cache is an error)");
   command.add_option("--recent", recent,
                      "percent of what stays in an eviction that is the newest tokens (default: as the policy has it)");
   command.add_option("--budget", budget,
@@ -84,6 +94,7 @@ void SessionOptions::add_to(CLI::App& command) {
       "--hand-over", hand_over,
       "what becomes of forgotten tokens: none (default), compensation (one token stands for all of them) "
       "or merge (each is blended into the most similar one that stays)");
+  command.add_option("--namm", namm, "NAMM file, the parameters of policy namm (default: those in the model file)");
   command.add_option("--policy-seed", policy_seed, "for policies that draw (default 0)");
   command.add_option("--sinks", sinks, "first tokens that are never forgotten (default 4)");
   command.add_option("--kv", kv, "type of cached keys and values: f16 (default) or int8");
@@ -127,6 +138,10 @@ lethe_session_params SessionOptions::params(uint64_t host_bytes) const {
   }
   if (policy_seed) params.policy_seed = *policy_seed;
   if (threads) params.threads = *threads;
+  if (namm) {
+    if (!namm_file) namm_file = std::make_shared<NammFile>(*namm);
+    namm_file->give_to(params);
+  }
   return params;
 }
 

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "lethe/lethe.hpp"
+#include "runtime/os/file.h"
 
 namespace CLI {
 class App;
@@ -23,15 +25,29 @@ struct RamOption {
   uint64_t bytes() const;
 };
 
+// A NAMM file, mapped: sessions point into it.
+class NammFile {
+ public:
+  explicit NammFile(const std::string& path);  // throws io
+  void give_to(lethe_session_params& params) const;
+  const uint8_t* data() const { return map_.data(); }
+  size_t size() const { return map_.size(); }
+
+ private:
+  os::FileMap map_;
+};
+
 struct SessionOptions {
   RamOption ram = {};
   std::optional<std::string> policy = {}, kv = {}, positions = {}, budget = {}, pool = {}, hand_over = {};
   std::optional<uint32_t> sinks = {}, chunk = {}, threads = {}, recent = {};
   std::optional<uint64_t> policy_seed = {};
   bool value_norm = false;
+  std::optional<std::string> namm = {};
+  mutable std::shared_ptr<const NammFile> namm_file = {};  // mapped by params()
 
   void add_to(CLI::App& command);
-  // Points into this object's strings. Throws invalid_argument.
+  // Points into this object's strings and file. Throws invalid_argument, io.
   lethe_session_params params(uint64_t host_bytes) const;
 };
 

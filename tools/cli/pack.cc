@@ -17,7 +17,7 @@ namespace lethe::cli {
 namespace {
 
 struct PackCommandOptions {
-  std::string input, output, type = "keep", rope_scaling, calibrate;
+  std::string input, output, type = "keep", rope_scaling, calibrate, namm;
   bool json = false;
 };
 
@@ -114,6 +114,7 @@ int pack(const PackCommandOptions& options) {
   pack_options.output = options.output;
   pack_options.type = pack_type(options.type);
   if (!options.rope_scaling.empty()) check(parse_rope_scaling(options.rope_scaling, &pack_options.rope_scaling));
+  pack_options.namm = options.namm;
   if (!options.calibrate.empty() && pack_options.type != PackType::kQ4) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--calibrate goes with --type q4, not %s", options.type.c_str());
   }
@@ -152,6 +153,8 @@ void add_pack(CLI::App& app, int& status) {
       ->type_name("TYPE:FACTOR");
   command.add_option("--calibrate", options->calibrate,
                      "text that shows which weights matter, for q4: some thousand words of what the model is used for");
+  command.add_option("--namm", options->namm, "NAMM file that the model carries: what policy namm takes by default")
+      ->type_name("FILE");
   add_json(command, options->json);
   command.footer(
       "Examples:\n"

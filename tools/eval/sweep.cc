@@ -10,6 +10,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "runtime/cache/policy.h"
 #include "tools/eval/task.h"
 
 namespace lethe::eval {
@@ -71,12 +72,14 @@ std::vector<Cell> cells(const SweepGrid& grid) {
 Json identity(const Cell& cell, const SweepSetting& setting) {
   const Task* task = find_task(cell.task);
   const bool takes_text = task == nullptr || task->filler != FillerUse::kNone;
+  const Policy* policy = find_policy(cell.policy);
+  const bool takes_namm = policy != nullptr && policy->is_learned && !setting.namm.empty();
   return {{"task", cell.task},
           {"policy", cell.policy},
           {"kv_fraction", cell.kv_fraction},
           {"length", cell.length},
           {"seed", cell.seed},
-          {"model", setting.model},
+          {"model", takes_namm ? setting.model + " + " + setting.namm : setting.model},
           {"model_bytes", setting.model_bytes},
           {"text", takes_text ? setting.text : ""},
           {"trials", task == nullptr ? 1 : setting.trials}};

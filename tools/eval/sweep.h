@@ -26,8 +26,9 @@ struct Cell {
 struct SweepSetting {
   std::string model;  // file name
   uint64_t model_bytes;
-  std::string text;  // file name and checksum; empty: none
-  uint32_t trials;   // prompts of a cell
+  std::string text;       // file name and checksum; empty: none
+  uint32_t trials;        // prompts of a cell
+  std::string namm = {};  // NAMM file that learned policies are given, and checksum; empty: the model's own
 };
 
 struct SweepGrid {

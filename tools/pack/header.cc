@@ -60,8 +60,13 @@ std::vector<uint8_t> build_header(const HeaderEntry& entry) {
   const auto provenance = fbs::CreateProvenance(builder, source, entry.source_checksum, packer, options);
   const auto tensor_vector = builder.CreateVector(tensors);
   const auto segment_vector = builder.CreateVector(segments);
+  flatbuffers::Offset<flatbuffers::Vector<uint8_t>> namm;
+  if (!entry.namm.empty()) {
+    builder.ForceVectorAlignment(entry.namm.size(), 1, 8);
+    namm = builder.CreateVector(entry.namm);
+  }
   fbs::FinishHeaderBuffer(builder, fbs::CreateHeader(builder, entry.version, architecture, tokenizer, tensor_vector,
-                                                     segment_vector, provenance));
+                                                     segment_vector, provenance, namm));
   return {builder.GetBufferPointer(), builder.GetBufferPointer() + builder.GetSize()};
 }
 

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "runtime/base/hash.h"
+#include "runtime/cache/namm/file.h"
 #include "runtime/model/roles.h"
 #include "runtime/os/file.h"
 #include "tools/pack/convert.h"
@@ -80,6 +81,17 @@ class Packer {
     header_.config = source_.config;
     report_.bytes_in = source_.bytes;
     report_.source_checksum = source_.checksum;
+    return options_.namm.empty() ? Status() : read_namm();
+  }
+
+  Status read_namm() {
+    Result<os::FileMap> map = os::FileMap::open(options_.namm.c_str());
+    if (!map.ok()) return map.status();
+    const std::span<const uint8_t> file(map.value().data(), map.value().size());
+    if (const auto parameters = namm::read_file(file); !parameters.ok()) {
+      return in_file(parameters.status(), options_.namm);
+    }
+    header_.namm.assign(file.begin(), file.end());
     return {};
   }
 
@@ -92,6 +104,7 @@ class Packer {
     header_.packer = kPacker;
     header_.options = std::string("--type ") + pack_type_name(options_.type);
     if (options_.importance != nullptr) header_.options += " --calibrate";
+    if (!options_.namm.empty()) header_.options += " --namm";
     if (options_.rope_scaling.type != RopeScaling::Type::kNone) {
       header_.options += std::string(" --rope-scaling ") + rope_scaling_option(options_.rope_scaling);
     }

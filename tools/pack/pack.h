@@ -30,6 +30,7 @@ struct PackOptions {
   // Stretches the context of a model that was trained without a scaling: parse_rope_scaling().
   RopeScaling rope_scaling = {};
   const Importance* importance = nullptr;  // for q4: what the search weighs errors with
+  std::string namm = {};                   // a NAMM file that the model carries; empty: none
 };
 
 // One tensor whose stored weights differ from the source's.
@@ -52,8 +53,8 @@ struct PackReport {
 // Memory: the tokenizer's tables, one panel of 16 rows and 16 MiB of the source, whatever the size of the model (and
 // one tensor, where the source stores it transposed); the input is mapped. The same input and options give the same
 // bytes. The output appears complete or not at all. Errors name the file and, where there is one, the tensor:
-// kInvalidArgument (the output is the input, the RoPE scaling does not fit), kIo, kDiskFull, kNotAModel, kCorruptModel,
-// kUnsupported.
+// kInvalidArgument (the output is the input, the RoPE scaling does not fit), kIo, kDiskFull, kNotAModel, kCorruptModel
+// (also of the NAMM file), kUnsupported.
 Status pack_model(const PackOptions& options, PackReport* report);
 
 }  // namespace lethe

@@ -12,9 +12,9 @@ layer: u32 queries, tokens, width; for every KV head: u32 wanted; f32 attention,
 ranks; f32 features [tokens][25], scores [tokens]; u32 kept ranks [width]. `wanted` is how many pass the threshold, `width`
 how many the authors' code keeps.
 
-llama/ is the model of golden_3 as a Hugging Face folder, and generate.bin what it generates: u32 interval, chunk, prompt
-tokens, all tokens; f32 rope base, theta, mean, variance; i32 tokens; then for every update: u32 position, and for every layer
-u32 width, scored tokens; for every KV head f32 scores, i32 kept positions [width].
+llama/ is the model of golden_3 as a Hugging Face folder, with a vocabulary of 272 of which the last are zeros, and generate.bin
+what it generates: u32 interval, chunk, prompt tokens, all tokens; f32 theta, mean, variance; i32 tokens; then for every update:
+u32 position, and for every layer u32 width, scored tokens; for every KV head f32 scores, i32 kept positions [width].
 """
 
 import json
@@ -23,6 +23,8 @@ import struct
 import sys
 
 import numpy as np
+
+VOCAB = 272
 
 
 def u32(*values):
@@ -63,8 +65,8 @@ def write_policy(golden, path):
 def write_generate(golden, path):
     layers, kv_heads = int(golden["n_layers"]), int(golden["n_kv_heads"])
     interval, tokens = int(golden["interval"]), golden["tokens"]
-    out = [u32(interval, golden["chunk"], len(golden["prompt"]), len(tokens)), f32(golden["rope_base_effective"]),
-           parameters(golden), np.asarray(tokens, "<i4").tobytes()]
+    out = [u32(interval, golden["chunk"], len(golden["prompt"]), len(tokens)), parameters(golden),
+           np.asarray(tokens, "<i4").tobytes()]
     for position in range(interval, len(tokens), interval):
         out.append(u32(position))
         for layer in range(layers):
@@ -78,9 +80,11 @@ def write_generate(golden, path):
 
 def write_llama(golden, folder):
     weights = {name[2:]: golden[name] for name in golden.files if name.startswith("w:")}
-    vocab, embed = weights["model.embed_tokens.weight"].shape
+    embed = weights["model.embed_tokens.weight"].shape[1]
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):  # as many as the tokenizer of tests/data/hf has
+        weights[name] = np.pad(weights[name], ((0, VOCAB - len(weights[name])), (0, 0)))
     heads = int(golden["n_heads"])
-    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=vocab, hidden_size=embed,
+    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=VOCAB, hidden_size=embed,
                   intermediate_size=weights["model.layers.0.mlp.up_proj.weight"].shape[0],
                   num_hidden_layers=int(golden["n_layers"]), num_attention_heads=heads,
                   num_key_value_heads=int(golden["n_kv_heads"]),

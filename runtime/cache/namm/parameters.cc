@@ -71,8 +71,13 @@ Status check_shape(const Shape& shape) {
   return {};
 }
 
-Result<Parameters> view_parameters(const Shape& shape, std::span<const float> flat) {
+Result<Parameters> view_parameters(const Shape& shape, std::span<const float> flat, uint32_t interval,
+                                   bool rectangular) {
   LETHE_RETURN_IF_ERROR(check_shape(shape));
+  if (interval == 0 || interval % kHop != 0) {
+    return Status::error(ErrorCode::kInvalidArgument, "a NAMM that acts every %u tokens: it must be a multiple of %u",
+                         interval, kHop);
+  }
   if (flat.size() != shape.parameter_count()) {
     return Status::error(ErrorCode::kInvalidArgument, "a NAMM of this shape has %u parameters, not %zu",
                          shape.parameter_count(), flat.size());
@@ -85,6 +90,8 @@ Result<Parameters> view_parameters(const Shape& shape, std::span<const float> fl
   Cutter cut(flat);
   Parameters parameters;
   parameters.shape = shape;
+  parameters.interval = interval;
+  parameters.rectangular = rectangular;
   parameters.weights = cut.next(shape.weight_count());
   parameters.means = cut.next(shape.moments());
   parameters.variances = cut.next(shape.moments());

@@ -25,6 +25,7 @@ namespace lethe::namm {
 
 // Pinned: these numbers are in model files.
 enum class Network : uint8_t { kBam = 0, kMlp = 1 };
+constexpr const char* network_name(Network network) { return network == Network::kBam ? "bam" : "mlp"; }
 
 inline constexpr uint32_t kMaxHidden = 256;
 inline constexpr uint32_t kMaxWidth = 64;  // the width of all inputs together is less
@@ -46,17 +47,22 @@ struct Shape {
 // kInvalidArgument when a shape has no input, one twice or an unknown one, or no or too many hidden units.
 Status check_shape(const Shape& shape);
 
+inline constexpr uint32_t kInterval = 512;  // as the authors have it
+
 // Views: the floats must outlive them.
 struct Parameters {
   Shape shape;
+  uint32_t interval = kInterval;     // tokens of the conversation between two decisions: a multiple of kHop
+  bool rectangular = false;          // Retention::rectangular
   std::span<const float> weights;    // [weight_count]
   std::span<const float> means;      // [moments]
   std::span<const float> variances;  // [moments]
 };
 
-// kInvalidArgument when the shape is wrong, `flat` has not parameter_count() numbers, one of them is not finite or a
-// variance is negative.
-Result<Parameters> view_parameters(const Shape& shape, std::span<const float> flat);
+// kInvalidArgument when the shape or the interval is impossible, `flat` has not parameter_count() numbers, one of them
+// is not finite or a variance is negative.
+Result<Parameters> view_parameters(const Shape& shape, std::span<const float> flat, uint32_t interval = kInterval,
+                                   bool rectangular = false);
 
 struct BamWeights {
   std::span<const float> qkv, qkv_bias, out, out_bias, score, score_bias;

@@ -125,8 +125,8 @@ typedef struct lethe_session_params {
   uint64_t ram_bytes;     /* the cap; required */
   uint64_t host_bytes;    /* of the caller's own, to be counted inside the cap; 0 by default */
   const char* policy;     /* what the cache forgets: "window" (default: the first tokens and the most recent), "h2o",
-                             "tova", "snapkv", "keydiff", "l2", "random" (a control), or "full": nothing, and a full
-                             cache is an error */
+                             "tova", "snapkv", "keydiff", "l2", "namm" (learned), "random" (a control), or "full":
+                             nothing, and a full cache is an error */
   uint32_t sinks;         /* first tokens that are never forgotten; default 4 */
   int32_t kv_type;        /* LETHE_KV_*; default f16 */
   int32_t positions;      /* LETHE_POSITIONS_* */
@@ -144,6 +144,9 @@ typedef struct lethe_session_params {
   int32_t value_norm;     /* nonzero: scores are multiplied by the norm of the token's value. For policies whose scores
                              are not negative: the others refuse */
   int32_t hand_over;      /* LETHE_HAND_OVER_*; default none */
+  const void* namm;       /* of policy "namm": a NAMM file in memory, aligned to 4 bytes, that outlives the session; NULL
+                             (default): the one in the model file */
+  size_t namm_bytes;
 } lethe_session_params;
 LETHE_API void lethe_session_params_init(lethe_session_params* params);
 
