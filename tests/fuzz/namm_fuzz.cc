@@ -1,5 +1,6 @@
 // Reading a NAMM file. An input stands for all of it but the checksum, which is made here. What is accepted must fill a
 // scorer.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
