@@ -100,6 +100,29 @@ TEST_CASE("all chunks, and too little text") {
   check_refused(run_cli(all), 2, "invalid_argument", "fewer than one chunk");
 }
 
+TEST_CASE("eval soak: every token of the conversation is in a tenth, under the cap") {
+  const std::string file = temporary_path(".txt");
+  write_file(file, sample_text());
+  const Args base = {"eval", "soak", tiny_model(), "--text", file, "--reply", "16", "--json"};
+  const Json json = run_json(base + Args{"--ram", "8MiB", "--policy", "keydiff", "--tokens", "8000"});
+  REQUIRE(json["tenths"].size() == 10);
+  uint64_t tokens = 0, evictions = 0;
+  for (const Json& tenth : json["tenths"]) {
+    tokens += tenth["tokens"].get<uint64_t>();
+    evictions += tenth["evictions"].get<uint64_t>();
+    CHECK(tenth["turns"].get<int>() > 0);
+    CHECK(tenth["nll"].get<double>() > 0);
+    CHECK(tenth["cpu_seconds"].get<double>() > 0);
+    CHECK(tenth["private_least_bytes"] <= tenth["private_most_bytes"]);
+  }
+  CHECK(tokens >= 8000);
+  CHECK(tokens < 8000 + 1500);
+  CHECK(evictions > 0);
+  CHECK(json["memory"]["cap_bytes"] == 8 << 20);
+  check_refused(run_cli(base + Args{"--ram", "8MiB", "--tokens", "100"}), 2, "invalid_argument", "at least 6000");
+  check_refused(run_cli(base + Args{"--ram", "8MiB", "--policy", "full"}), 1, "kv_full", "full");
+}
+
 // The stream is read by one cache, so its likelihoods are those of one long chunk.
 TEST_CASE("eval stream: the full cache under test is the full cache beside it, and scores what eval ppl scores") {
   const std::string file = temporary_path(".txt");

@@ -30,15 +30,6 @@ struct BenchOptions {
   bool json = false;
 };
 
-double cpu_seconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
 uint64_t resident_peak_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);

@@ -22,6 +22,7 @@ void add_bench_kernels(CLI::App& bench, int& status);
 // Of `eval`.
 void add_eval_ppl(CLI::App& eval, int& status);
 void add_eval_stream(CLI::App& eval, int& status);
+void add_eval_soak(CLI::App& eval, int& status);
 void add_eval_file(CLI::App& eval, int& status);
 void add_eval_sweep(CLI::App& eval, int& status);
 void add_eval_tasks(CLI::App& eval, int& status);  // one subcommand for each generated task

@@ -17,6 +17,7 @@ void add_eval(CLI::App& app, int& status) {
   command.preparse_callback([&command, &status](size_t) {
     add_eval_ppl(command, status);
     add_eval_stream(command, status);
+    add_eval_soak(command, status);
     add_eval_tasks(command, status);
     add_eval_file(command, status);
     add_eval_sweep(command, status);

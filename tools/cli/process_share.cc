@@ -1,5 +1,7 @@
 #include "tools/cli/process_share.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cstdio>
 
@@ -27,6 +29,15 @@ uint64_t host_bytes(uint64_t buffers) {
 }
 
 void PrivatePeak::sample() { bytes_ = std::max(bytes_, os::process_memory().private_bytes); }
+
+double cpu_seconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
 
 void write_memory(JsonWriter& json, const lethe_memory& memory) {
   json.member("cap_bytes", memory.cap_bytes)

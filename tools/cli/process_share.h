@@ -1,5 +1,5 @@
-// The tool's own part of the cap. --ram bounds the whole process: what the library reserves, and what this tool and the
-// C++ runtime hold beside it.
+// What the process uses, and the tool's own part of the cap. --ram bounds the whole process: what the library reserves,
+// and what this tool and the C++ runtime hold beside it.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,9 @@ class PrivatePeak {
  private:
   uint64_t bytes_ = 0;
 };
+
+// Processor time that all threads of the process have used so far.
+double cpu_seconds();
 
 // Members of an open object: cap_bytes, total_bytes, ..., "ledger": {tag: bytes}.
 void write_memory(JsonWriter& json, const lethe_memory& memory);
