@@ -430,6 +430,13 @@ lethe_code lethe_session_logits(lethe_session* session, const float** logits, si
   });
 }
 
+lethe_code lethe_session_feed_logits(lethe_session* session, const int32_t* ids, size_t n, size_t first,
+                                     lethe_on_logits on_logits, void* user, lethe_error* error) {
+  if (ids == nullptr && n != 0) return refuse_null("ids", error);
+  LETHE_REQUIRE(on_logits);
+  return with_session(session, error, [&](Session& s) { return s.feed_logits({ids, n}, first, {on_logits, user}); });
+}
+
 lethe_code lethe_session_score(lethe_session* session, const int32_t* ids, size_t n, size_t first, float* log_probs,
                                lethe_error* error) {
   if (ids == nullptr && n != 0) return refuse_null("ids", error);

@@ -439,6 +439,34 @@ Result<std::span<const float>> Session::logits() const {
   return std::span<const float>(backend_.logits(0));
 }
 
+template <typename Visit>
+Status Session::feed_visited(std::span<const int32_t> ids, size_t first, size_t last, Visit visit) {
+  const uint64_t begin_ns = os::monotonic_ns();
+  const cpu::StepInput input{.ids = ids, .rows = {}, .tokens = ids.size()};
+  return finish_feed(begin_ns, feed_steps(input, [&](size_t begin, size_t end) {
+                       for (size_t token = std::max(begin, first); token < std::min(end, last);) {
+                         const size_t rows = std::min<size_t>(options_.logit_rows, std::min(end, last) - token);
+                         backend_.run_head(static_cast<uint32_t>(token - begin), static_cast<uint32_t>(rows));
+                         for (size_t i = 0; i < rows; ++i) visit(token + i, backend_.logits(static_cast<uint32_t>(i)));
+                         token += rows;
+                       }
+                       if (end == ids.size()) compute_logits(end - begin - 1);
+                     }));
+}
+
+Status Session::feed_logits(std::span<const int32_t> ids, uint64_t first, OnLogits on_logits) {
+  LETHE_RETURN_IF_ERROR(check_usable());
+  LETHE_RETURN_IF_ERROR(check_ids(ids));
+  LETHE_RETURN_IF_ERROR(check_fits(ids.size()));
+  if (first > ids.size()) {
+    return Status::error(ErrorCode::kInvalidArgument, "first is %llu of %zu tokens",
+                         static_cast<unsigned long long>(first), ids.size());
+  }
+  return feed_visited(ids, first, ids.size(), [&](size_t token, std::span<const float> row) {
+    on_logits.call(on_logits.user, token, row.data(), row.size());
+  });
+}
+
 Status Session::score(std::span<const int32_t> ids, uint64_t first, std::span<float> log_probs) {
   LETHE_RETURN_IF_ERROR(check_usable());
   LETHE_RETURN_IF_ERROR(check_ids(ids));
@@ -450,27 +478,13 @@ Status Session::score(std::span<const int32_t> ids, uint64_t first, std::span<fl
   if (first == 0 && !has_logits_) {
     return Status::error(ErrorCode::kInvalidArgument, "the first token of a conversation has no probability");
   }
-  // The probability of token i comes from the logits of the token before it.
+  // The probability of token i comes from the logits of the token before it; the last row has no successor here.
   const auto score_token = [&](uint64_t i, std::span<const float> row) {
     log_probs[i - first] = row[static_cast<size_t>(ids[i])] - backend_.kernels().log_sum_exp(row.data(), row.size());
   };
   if (first == 0) score_token(0, backend_.logits(0));
-
-  const uint64_t begin_ns = os::monotonic_ns();
-  const cpu::StepInput input{.ids = ids, .rows = {}, .tokens = ids.size()};
-  return finish_feed(begin_ns, feed_steps(input, [&](size_t begin, size_t end) {
-                       // Rows begin..end-1 give the probabilities of tokens begin+1..end; the last row of all has no
-                       // successor here.
-                       for (size_t row = std::max<size_t>(begin, first > 0 ? first - 1 : 0);
-                            row < std::min(end, ids.size() - 1);) {
-                         const size_t rows = std::min<size_t>(options_.logit_rows, std::min(end, ids.size() - 1) - row);
-                         backend_.run_head(static_cast<uint32_t>(row - begin), static_cast<uint32_t>(rows));
-                         for (size_t i = 0; i < rows; ++i)
-                           score_token(row + i + 1, backend_.logits(static_cast<uint32_t>(i)));
-                         row += rows;
-                       }
-                       if (end == ids.size()) compute_logits(end - begin - 1);
-                     }));
+  return feed_visited(ids, first > 0 ? first - 1 : 0, ids.size() - 1,
+                      [&](size_t token, std::span<const float> row) { score_token(token + 1, row); });
 }
 
 }  // namespace lethe

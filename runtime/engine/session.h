@@ -41,6 +41,12 @@ struct GenerateOptions {
   void* user = nullptr;
 };
 
+// Logits [vocab] of token `index` of a call, valid until it returns.
+struct OnLogits {
+  void (*call)(void* user, size_t index, const float* logits, size_t vocab);
+  void* user;
+};
+
 // Lives at the start of its own block of memory; nothing is obtained after create(). One thread at a time, except
 // cancel(). After an error that may have left the cache inconsistent, every call gives kBadState until reset().
 class Session {
@@ -82,6 +88,8 @@ class Session {
   Status feed_turn(std::span<const ChatMessage> messages, uint64_t* fed);
   // The ids that feed_turn would append now; `ids` and `*count` as in tokenize().
   Status tokenize_turn(std::span<const ChatMessage> messages, std::span<int32_t> ids, uint64_t* count);
+  // As feed, and shows the logits of every token from `first` on.
+  Status feed_logits(std::span<const int32_t> ids, uint64_t first, OnLogits on_logits);
   // log_probs [ids.size() - first]
   Status score(std::span<const int32_t> ids, uint64_t first, std::span<float> log_probs);
   Result<std::span<const float>> logits() const;  // [vocab]
@@ -116,6 +124,9 @@ class Session {
   // In steps; calls after(begin, end) with the tokens of each.
   template <typename AfterStep>
   Status feed_steps(const cpu::StepInput& input, AfterStep after);
+  // As feed_logits, for tokens [first, last), after the arguments were checked.
+  template <typename Visit>
+  Status feed_visited(std::span<const int32_t> ids, size_t first, size_t last, Visit visit);
   Status feed_all(const cpu::StepInput& input);  // with the logits of the last token
   void compute_logits(size_t row);               // of the last step, to logits(0)
   Status finish(Status status);

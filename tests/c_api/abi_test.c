@@ -194,6 +194,19 @@ static void check_null(lethe_code with_error, lethe_code without, const lethe_er
     check_null(code_, (call_with_NULL), &seen_, name, __LINE__); \
   } while (0)
 
+struct seen_logits {
+  size_t count, first, last;
+  double sum; /* of the absolute logit of token i after token i */
+};
+
+static void see_logits(void* user, size_t index, const float* logits, size_t vocab) {
+  struct seen_logits* seen = user;
+  if (seen->count == 0) seen->first = index;
+  ++seen->count;
+  seen->last = index;
+  seen->sum += index < vocab ? fabs((double)logits[index]) : 0;
+}
+
 int abi_null_arguments(const char* model_path) {
   lethe_error error;
   lethe_session_params params;
@@ -286,6 +299,12 @@ int abi_null_arguments(const char* model_path) {
   REFUSES("session", lethe_session_logits(NULL, &logits, &n, E), lethe_session_logits(NULL, &logits, &n, NULL));
   REFUSES("logits", lethe_session_logits(session, NULL, &n, E), lethe_session_logits(session, NULL, &n, NULL));
   REFUSES("vocab", lethe_session_logits(session, &logits, NULL, E), lethe_session_logits(session, &logits, NULL, NULL));
+  REFUSES("session", lethe_session_feed_logits(NULL, ids, 2, 0, see_logits, NULL, E),
+          lethe_session_feed_logits(NULL, ids, 2, 0, see_logits, NULL, NULL));
+  REFUSES("ids", lethe_session_feed_logits(session, NULL, 2, 0, see_logits, NULL, E),
+          lethe_session_feed_logits(session, NULL, 2, 0, see_logits, NULL, NULL));
+  REFUSES("on_logits", lethe_session_feed_logits(session, ids, 2, 0, NULL, NULL, E),
+          lethe_session_feed_logits(session, ids, 2, 0, NULL, NULL, NULL));
   REFUSES("session", lethe_session_score(NULL, ids, 2, 1, &score, E),
           lethe_session_score(NULL, ids, 2, 1, &score, NULL));
   REFUSES("ids", lethe_session_score(session, NULL, 2, 1, &score, E),
@@ -446,6 +465,7 @@ int abi_whole_run(const char* model_path, const char* snapshot_path) {
   uint64_t generated = 0, sum = 0;
   size_t count, fed, vocab;
   double total = 0;
+  struct seen_logits seen = {0};
   if (!open_both(model_path)) return failures + 1;
 
   CHECK(lethe_model_open("/nonexistent.lethe", &none, E) == LETHE_ERROR_IO && none == NULL);
@@ -508,6 +528,19 @@ int abi_whole_run(const char* model_path, const char* snapshot_path) {
   ids[0] = 5;
   CHECK(lethe_session_score(copy, ids, 1, 0, scores, E) == LETHE_OK);
   CHECK(fabs((double)scores[0] - total) < 1e-4);
+  /* Token by token, and all at once: the same logits. */
+  CHECK(lethe_session_reset(copy, E) == LETHE_OK);
+  CHECK(lethe_session_feed_logits(copy, ids, 8, 9, see_logits, &seen, E) == LETHE_ERROR_INVALID_ARGUMENT);
+  CHECK(lethe_session_feed_logits(copy, ids, 8, 3, see_logits, &seen, E) == LETHE_OK);
+  CHECK(seen.count == 5 && seen.first == 3 && seen.last == 7);
+  CHECK(lethe_session_reset(copy, E) == LETHE_OK);
+  total = 0;
+  for (size_t i = 0; i < 8; ++i) {
+    CHECK(lethe_session_feed(copy, ids + i, 1, E) == LETHE_OK);
+    CHECK(lethe_session_logits(copy, &logits, &vocab, E) == LETHE_OK);
+    if (i >= 3) total += fabs((double)logits[i]);
+  }
+  CHECK(fabs(total - seen.sum) < 1e-4);
   lethe_session_close(copy);
 
   /* Generation: the same from the saved conversation as from the running one. */

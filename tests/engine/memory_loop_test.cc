@@ -121,7 +121,7 @@ TEST_CASE("memory: feeding and generating obtain nothing") {
         std::vector<float> log_probs(ids.size());
 
         const MemoryCounts before = memory_counts();
-        lethe_code codes[8] = {};
+        lethe_code codes[9] = {};
         lethe_session* const s = session.handle();
         codes[0] = lethe_session_set_sampling(s, &sampling, nullptr);
         codes[1] = lethe_session_feed(s, ids.data(), ids.size(), nullptr);
@@ -132,9 +132,11 @@ TEST_CASE("memory: feeding and generating obtain nothing") {
         codes[5] = lethe_session_feed(s, ids.data(), ids.size(), nullptr);
         codes[6] = lethe_session_reset(s, nullptr);
         codes[7] = lethe_session_feed(s, ids.data(), 20, nullptr);
+        codes[8] = lethe_session_feed_logits(
+            s, ids.data(), ids.size(), 0, [](void*, size_t, const float*, size_t) {}, nullptr, nullptr);
         const MemoryCounts after = memory_counts();
 
-        for (const int i : {0, 1, 2, 3, 4, 6, 7}) CHECK(codes[i] == LETHE_OK);
+        for (const int i : {0, 1, 2, 3, 4, 6, 7, 8}) CHECK(codes[i] == LETHE_OK);
         CHECK(codes[5] == LETHE_ERROR_CANCELLED);
         CHECK(text.tokens == 2000);
         CHECK(text.bytes > 0);

@@ -150,6 +150,9 @@ TEST_CASE("eval stream: the full cache under test is the full cache beside it, a
     CHECK(half["kl_to_full"].get<double>() < 5);
     CHECK(std::isfinite(half["nll"].get<double>()));
   }
+  const Json steps = run_json(base + Args{"--policy", "full", "--kv-fraction", "1", "--step", "16"});
+  CHECK(steps["ppl"].get<double>() == doctest::Approx(json["ppl"].get<double>()).epsilon(1e-5));
+  CHECK(steps["scored_tokens"] == 127);
   const Json alone = run_json(base + Args{"--policy", "window", "--ram", "8MiB", "--no-compare"});
   CHECK_FALSE(alone.contains("kl_to_full"));
 

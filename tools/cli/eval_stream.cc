@@ -23,7 +23,7 @@ namespace {
 
 struct StreamOptions {
   std::string model, text_file;
-  uint32_t tokens = 4096, score_from = 2048;
+  uint32_t tokens = 4096, score_from = 2048, step = 1;
   uint64_t skip = 0;
   std::optional<double> kv_fraction;
   bool compare = true;
@@ -49,8 +49,9 @@ int stream(StreamOptions& options) {
   const std::vector<int32_t> ids = stream_window(all, bos_token(model), options.skip, options.tokens);
   const StreamResult result = [&] {
     Progress progress("streaming", options.tokens - options.score_from);
-    return run_stream(model, {options.tokens, options.score_from, options.kv_fraction, options.compare, params}, ids,
-                      [&](uint64_t done) { progress.update(done); });
+    return run_stream(model,
+                      {options.tokens, options.score_from, options.step, options.kv_fraction, options.compare, params},
+                      ids, [&](uint64_t done) { progress.update(done); });
   }();
   if (options.json) {
     JsonWriter json;
@@ -103,6 +104,9 @@ void add_eval_stream(CLI::App& eval, int& status) {
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
   command.add_option("--score-from", options->score_from, "first token that is scored")->capture_default_str();
+  command.add_option("--step", options->step, "tokens of the scored part that arrive at once; 1 is as in decoding")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 128));
   command.add_option("--kv-fraction", options->kv_fraction,
                      "cap the cache's bytes, policy state included, at this share of the full f16 cache's");
   command.add_flag("!--no-compare", options->compare, "do not run the full cache beside it (no KL, half the time)");
@@ -113,7 +117,7 @@ void add_eval_stream(CLI::App& eval, int& status) {
       "  lethe eval stream model.lethe --text book.txt --tokens 4096 --score-from 2048 --policy keydiff --kv-fraction "
       "0.25\n"
       "  lethe eval stream model.lethe --text book.txt --policy window --ram 16MiB --json\n"
-      "The first part arrives in steps of 64 tokens, the scored part token by token.");
+      "The first part arrives in steps of 64 tokens, the scored part --step by --step.");
   command.callback([options, &status] { status = stream(*options); });
 }
 

@@ -111,7 +111,8 @@ Json run_stream_cell(const Bench& bench, const eval::Cell& cell) {
          cell.length);
   }
   const uint64_t skip = eval::trial_seed(cell.seed, 0) % (bench.ids.size() - cell.length + 1);
-  const StreamRun run{cell.length, cell.length / 2, cell.kv_fraction, cell.policy != "full", cell_params(bench, cell)};
+  const StreamRun run{cell.length,      cell.length / 2,       eval::kStreamStep,
+                      cell.kv_fraction, cell.policy != "full", cell_params(bench, cell)};
   const StreamResult result =
       run_stream(bench.model, run, stream_window(bench.ids, bench.bos, skip, cell.length), [](uint64_t) {});
   Json metrics = {{"nll", result.nll.mean()}};

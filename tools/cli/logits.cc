@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "tools/cli/failure.h"
 
 namespace lethe::cli {
 
+namespace {
+
+// Natural logarithms of the probabilities of the next token [vocab].
 std::vector<float> log_softmax(api::Session& session) {
   const float* logits = nullptr;
   size_t vocab = 0;
@@ -19,6 +23,8 @@ std::vector<float> log_softmax(api::Session& session) {
   for (size_t i = 0; i < vocab; ++i) out[i] = logits[i] - shift;
   return out;
 }
+
+}  // namespace
 
 int32_t best(std::span<const float> log_probs) {
   return static_cast<int32_t>(std::max_element(log_probs.begin(), log_probs.end()) - log_probs.begin());

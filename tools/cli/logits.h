@@ -3,14 +3,11 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "lethe/lethe.hpp"
 
 namespace lethe::cli {
 
-// Natural logarithms of the probabilities of the next token [vocab].
-std::vector<float> log_softmax(api::Session& session);
 // The likeliest token.
 int32_t best(std::span<const float> log_probs);
 

@@ -1,7 +1,10 @@
 #include "tools/cli/stream_run.h"
 
+#include <algorithm>
 #include <cmath>
+#include <span>
 
+#include "runtime/backend/cpu/kernels.h"
 #include "runtime/os/process.h"
 #include "tools/cli/failure.h"
 #include "tools/cli/kv_budget.h"
@@ -10,12 +13,31 @@
 namespace lethe::cli {
 namespace {
 
-double divergence(const std::vector<float>& from, const std::vector<float>& to) {
-  double kl = 0;
-  for (size_t i = 0; i < from.size(); ++i) {
-    const auto p = static_cast<double>(from[i]);
-    kl += std::exp(p) * (p - static_cast<double>(to[i]));
+// Rows of natural logarithms of probabilities.
+class Rows {
+ public:
+  Rows(uint32_t rows, size_t vocab) : vocab_(vocab), values_(rows * vocab) {}
+
+  std::span<float> row(size_t i) { return {values_.data() + i * vocab_, vocab_}; }
+  void set(size_t i, const float* logits) {
+    const float shift = kernels_.log_sum_exp(logits, vocab_);
+    std::transform(logits, logits + vocab_, row(i).begin(), [&](float logit) { return logit - shift; });
   }
+  // Appends `ids` to the conversation; row i is what comes after ids[i].
+  void feed(api::Session& session, std::span<const int32_t> ids) {
+    check(
+        session.feed_logits(ids.data(), ids.size(), 0, [&](size_t i, const float* logits, size_t) { set(i, logits); }));
+  }
+
+ private:
+  const cpu::Kernels kernels_ = cpu::simd_kernels();
+  size_t vocab_;
+  std::vector<float> values_;
+};
+
+double divergence(std::span<const float> from, std::span<const float> to) {
+  double kl = 0;
+  for (size_t i = 0; i < from.size(); ++i) kl += static_cast<double>(std::exp(from[i]) * (from[i] - to[i]));
   return kl;
 }
 
@@ -32,24 +54,31 @@ StreamResult run_stream(const api::Model& model, StreamRun run, const std::vecto
 
   const uint64_t started = os::monotonic_ns();
   const uint32_t from = run.score_from;
-  check(session.feed(ids.data(), from));
-  if (full) check(full->feed(ids.data(), from));
+  const size_t vocab = check(model.info()).vocab;
+  Rows rows(run.step, vocab), full_rows(full ? run.step : 0, vocab);
+  if (from > 1) check(session.feed(ids.data(), from - 1));
+  if (from > 1 && full) check(full->feed(ids.data(), from - 1));
   StreamResult result{};
   result.nll_by_eighth.resize(8);
-  for (size_t at = from; at < ids.size(); ++at) {
-    const std::vector<float> row = log_softmax(session);
-    const double nll = -static_cast<double>(row[static_cast<size_t>(ids[at])]);
-    result.nll.add(nll);
-    result.nll_by_eighth[(at - from) * 8 / (ids.size() - from)].add(nll);
-    if (full) {
-      const std::vector<float> reference = log_softmax(*full);
-      result.over_full.add(nll + static_cast<double>(reference[static_cast<size_t>(ids[at])]));
-      result.kl.add(divergence(reference, row));
-      result.agreement.add(best(row) == best(reference) ? 1 : 0);
-      check(full->feed(&ids[at], 1));
+  for (size_t at = from; at < ids.size(); at += run.step) {
+    // What comes after the token before each: row i is about ids[at + i].
+    const std::span part(&ids[at - 1], std::min<size_t>(run.step, ids.size() - at));
+    rows.feed(session, part);
+    if (full) full_rows.feed(*full, part);
+    for (size_t i = 0; i < part.size(); ++i) {
+      const std::span<const float> row = rows.row(i);
+      const auto next = static_cast<size_t>(ids[at + i]);
+      const double nll = -static_cast<double>(row[next]);
+      result.nll.add(nll);
+      result.nll_by_eighth[(at + i - from) * 8 / (ids.size() - from)].add(nll);
+      if (full) {
+        const std::span<const float> reference = full_rows.row(i);
+        result.over_full.add(nll + static_cast<double>(reference[next]));
+        result.kl.add(divergence(reference, row));
+        result.agreement.add(best(row) == best(reference) ? 1 : 0);
+      }
     }
-    check(session.feed(&ids[at], 1));
-    on_progress(at + 1 - from);
+    on_progress(at + part.size() - from);
   }
   const lethe_memory memory = session.memory();
   result.kv_bytes = pool_bytes(memory);

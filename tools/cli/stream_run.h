@@ -14,6 +14,7 @@ namespace lethe::cli {
 
 struct StreamRun {
   uint32_t tokens, score_from;  // read, and the first that is scored
+  uint32_t step;                // tokens of the scored part that arrive at once
   std::optional<double> kv_fraction;
   bool compare;  // run the full cache beside it
   lethe_session_params params;

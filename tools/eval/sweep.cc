@@ -79,6 +79,7 @@ Json identity(const Cell& cell, const SweepSetting& setting) {
           {"kv_fraction", cell.kv_fraction},
           {"length", cell.length},
           {"seed", cell.seed},
+          {"step", task == nullptr ? kStreamStep : 1},
           {"model", takes_namm ? setting.model + " + " + setting.namm : setting.model},
           {"model_bytes", setting.model_bytes},
           {"text", takes_text ? setting.text : ""},

@@ -258,6 +258,13 @@ LETHE_API lethe_code lethe_session_tokenize_turn(lethe_session* session, const l
 LETHE_API lethe_code lethe_session_logits(lethe_session* session, const float** logits, size_t* vocab,
                                           lethe_error* error);
 
+/* Logits [vocab] of token `index` of a call, valid until the callback returns. */
+typedef void (*lethe_on_logits)(void* user, size_t index, const float* logits, size_t vocab);
+/* As lethe_session_feed, and shows the logits of every token from the one with index `first` on, in order, in the
+ * thread of the caller, as steps are finished. */
+LETHE_API lethe_code lethe_session_feed_logits(lethe_session* session, const int32_t* ids, size_t n, size_t first,
+                                               lethe_on_logits on_logits, void* user, lethe_error* error);
+
 /* Appends `ids` and writes the natural logarithm of the probability that the model gave to ids[i] for every
  * i in [first, n), at log_probs[i - first]; first >= 1, or >= 0 when something was fed before. */
 LETHE_API lethe_code lethe_session_score(lethe_session* session, const int32_t* ids, size_t n, size_t first,

@@ -194,8 +194,18 @@ class Session {
     return Error::of(lethe_session_tokenize_turn, handle_, messages, message_count, ids, capacity, count);
   }
 
-  // lethe_session_logits, lethe_session_score.
+  // lethe_session_logits, lethe_session_feed_logits, lethe_session_score. `on_logits(size_t index, const float* logits,
+  // size_t vocab)` must not throw.
   Error logits(const float** logits, size_t* vocab) { return Error::of(lethe_session_logits, handle_, logits, vocab); }
+  template <typename OnLogits>
+  Error feed_logits(const int32_t* ids, size_t count, size_t first, OnLogits&& on_logits) {
+    using Callable = std::remove_reference_t<OnLogits>;
+    const lethe_on_logits call = [](void* user, size_t index, const float* logits, size_t vocab) {
+      (*static_cast<Callable*>(user))(index, logits, vocab);
+    };
+    return Error::of(lethe_session_feed_logits, handle_, ids, count, first, call,
+                     const_cast<void*>(static_cast<const void*>(&on_logits)));
+  }
   Error score(const int32_t* ids, size_t count, size_t first, float* log_probs) {
     return Error::of(lethe_session_score, handle_, ids, count, first, log_probs);
   }
