@@ -186,13 +186,25 @@ struct RecurCase {
           const double u = delta() ? exact_sigmoid(beta[gate]) * (value[c] - known) : step * value[c];
           for (uint32_t i = 0; i < dk; ++i) state[i * dv + c] += key[i] * u;
         }
-        for (uint32_t r = 0; r < reads; ++r) {
-          const std::vector<double> query = unit_row(q, t, h * reads + r, heads.count * reads, queries);
-          for (uint32_t c = 0; c < dv; ++c) {
-            double sum = 0;
-            for (uint32_t i = 0; i < dk; ++i) sum += state[i * dv + c] * query[i];
-            out.push_back(sum * scale + (skip ? d[h] * value[c] : 0.0));
-          }
+      }
+      const std::vector<double> answers = exact_answers(s, t);
+      out.insert(out.end(), answers.begin(), answers.end());
+    }
+    return out;
+  }
+  // What token t reads from the state `s`, in double: [out_width].
+  std::vector<double> exact_answers(const std::vector<double>& s, uint32_t t) const {
+    const uint32_t dk = heads.key_dim, dv = heads.value_dim;
+    std::vector<double> out;
+    for (uint32_t h = 0; h < heads.count; ++h) {
+      const double* state = s.data() + size_t{h} * dk * dv;
+      const std::vector<double> value = row(v, t, h, heads.count, values, dv);
+      for (uint32_t r = 0; r < reads; ++r) {
+        const std::vector<double> query = unit_row(q, t, h * reads + r, heads.count * reads, queries);
+        for (uint32_t c = 0; c < dv; ++c) {
+          double sum = 0;
+          for (uint32_t i = 0; i < dk; ++i) sum += state[i * dv + c] * query[i];
+          out.push_back(sum * scale + (skip ? d[h] * value[c] : 0.0));
         }
       }
     }

@@ -104,7 +104,7 @@ TEST_CASE("what was absorbed is answered") {
         c.fill();
         for_all_kernels([&](const Kernels& kernels) {
           OwnedStates own(c.heads), other(c.heads);
-          const std::vector<float> expected = c.run(kernels, own.view(), {tokens});
+          c.run(kernels, own.view(), {tokens});
           std::vector<float> scratch(recur_scratch_floats(c.heads, 3), NAN);
           RecurArgs absorbed = c.args(other.view(), 0, tokens, nullptr, scratch.data());
           absorbed.queries = {}, absorbed.reads = 0, absorbed.out = nullptr;
@@ -121,11 +121,12 @@ TEST_CASE("what was absorbed is answered") {
           read.tokens = 3, read.queries.stride = 0;
           kernels.read_state(read, 0, 4);
           REQUIRE(floats_of(other.view()) == floats_of(own.view()));
+          // Out of the state as it is kept: recur's own answer to a bf16 state is older than the rounding.
+          const std::vector<float> kept = floats_of(own.view());
+          const std::vector<double> expected = c.exact_answers({kept.begin(), kept.end()}, tokens - 1);
           for (size_t t = 0; t < 3; ++t) {
             const std::vector<float> row(&out[t * c.out_width()], &out[t * c.out_width()] + c.out_width());
-            const std::vector<float> last(expected.end() - c.out_width(), expected.end());
-            // recur answers before the state is rounded, by up to 2^-9 of each of the 20 products that are added.
-            REQUIRE(difference(row, last) < (type == kF32 ? 1e-5 : 0x1p-5));
+            REQUIRE(difference(row, expected) < 1e-5);
           }
         });
       }
