@@ -287,6 +287,25 @@ TEST_CASE("the weights beside attention are those of dense attention, on every t
   }
 }
 
+// Keys and queries of one size that agree in all signs or in none, and no rotation: the largest bytes of int8 pools.
+// Every query finds the values of the keys that agree.
+TEST_CASE("extreme bytes do not overflow") {
+  AttentionCase c({KvType::kInt8, PositionMode::kAbsolute, 64, 5, 64, 2});
+  std::fill(c.inv_freq.begin(), c.inv_freq.end(), 0.0f);
+  for (size_t i = 0; i < c.keys.size(); ++i) {
+    c.keys[i] = i / 64 % 2 == 0 ? 3.0f : -3.0f;
+    c.values[i] = (i / 64 % 2 == 0) == (i % 64 % 3 == 0) ? 1.0f : -1.0f;
+  }
+  for (size_t i = 0; i < c.queries.size(); ++i) c.queries[i] = i / 64 % 2 == 0 ? 3.0f : -3.0f;
+  c.store(reference_kernels());
+  for_each_target([&](const Kernels& kernels) {
+    const std::vector<float> out = c.run(kernels, kQueryTile, 512);
+    for (size_t i = 0; i < out.size(); ++i) {
+      REQUIRE(out[i] == doctest::Approx((i / 64 % 2 == 0) == (i % 64 % 3 == 0) ? 1.0f : -1.0f).epsilon(1e-4));
+    }
+  });
+}
+
 TEST_CASE("a query's result has the same bits in every tile") {
   for (const KvType type : {KvType::kF16, KvType::kInt8}) {
     for (const uint32_t holes : {0u, 4u, 40u}) {

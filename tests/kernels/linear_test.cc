@@ -150,30 +150,32 @@ TEST_CASE("a row of y has the same bits alone and among others") {
 }
 
 TEST_CASE("extreme quants do not overflow") {
+  const size_t k = 64;
   for (const WeightFormat format : kQuantisedFormats) {
-    const size_t k = 64;
-    LinearCase c(format, 16, k, 8);
-    // Every quant the largest, of scale 1, no minimum, times +-127.
-    for (test::Line& line : c.packed.lines) std::fill_n(line.bytes, 64, uint8_t{255});
-    auto* halves = reinterpret_cast<uint16_t*>(c.packed.lines[0].bytes);
-    const test::QuantText text = test::quant_text(format);
-    for (size_t unit = 0; unit < k / text.inputs; ++unit) {
-      std::fill_n(halves + text.params_at(unit) / 2, 16, uint16_t{0x3c00});
-      if (text.minimum) std::fill_n(halves + text.params_at(unit) / 2 + 16, 16, uint16_t{0});
-    }
-    for (size_t t = 0; t < c.tokens; ++t) {
-      std::fill_n(&c.xq.quants[t * k], k, t % 2 == 0 ? int8_t{127} : int8_t{-127});
-      std::fill_n(&c.xq.scales[t * 2], 2, 1.0f);
-      std::fill_n(&c.xq.sums[t * 2], 2, t % 2 == 0 ? 127.0f * 32 : -127.0f * 32);
-      std::fill_n(&c.xq.half_sums[t * 2], 2, t % 2 == 0 ? 127.0f * 16 : -127.0f * 16);
-    }
-    const auto weight = static_cast<float>((1 << text.bits) - 1 - text.offset);
-    for_each_target([&](const Kernels& kernels) {
-      const std::vector<float> y = c.run(kernels, 0, c.tokens);
-      for (size_t i = 0; i < y.size(); ++i) {
-        REQUIRE(y[i] == (i / 16 % 2 == 0 ? 1.0f : -1.0f) * weight * 127.0f * static_cast<float>(k));
+    for (const bool largest : {true, false}) {
+      LinearCase c(format, 16, k, 8);
+      // Every quant the largest or 0, of scale 1, no minimum, times +-127.
+      for (test::Line& line : c.packed.lines) std::fill_n(line.bytes, 64, largest ? uint8_t{255} : uint8_t{0});
+      auto* halves = reinterpret_cast<uint16_t*>(c.packed.lines[0].bytes);
+      const test::QuantText text = test::quant_text(format);
+      for (size_t unit = 0; unit < k / text.inputs; ++unit) {
+        std::fill_n(halves + text.params_at(unit) / 2, 16, uint16_t{0x3c00});
+        if (text.minimum) std::fill_n(halves + text.params_at(unit) / 2 + 16, 16, uint16_t{0});
       }
-    });
+      for (size_t t = 0; t < c.tokens; ++t) {
+        std::fill_n(&c.xq.quants[t * k], k, t % 2 == 0 ? int8_t{127} : int8_t{-127});
+        std::fill_n(&c.xq.scales[t * 2], 2, 1.0f);
+        std::fill_n(&c.xq.sums[t * 2], 2, t % 2 == 0 ? 127.0f * 32 : -127.0f * 32);
+        std::fill_n(&c.xq.half_sums[t * 2], 2, t % 2 == 0 ? 127.0f * 16 : -127.0f * 16);
+      }
+      const auto weight = static_cast<float>((largest ? (1 << text.bits) - 1 : 0) - text.offset);
+      for_each_target([&](const Kernels& kernels) {
+        const std::vector<float> y = c.run(kernels, 0, c.tokens);
+        for (size_t i = 0; i < y.size(); ++i) {
+          REQUIRE(y[i] == (i / 16 % 2 == 0 ? 1.0f : -1.0f) * weight * 127.0f * static_cast<float>(k));
+        }
+      });
+    }
   }
 }
 

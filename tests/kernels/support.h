@@ -32,7 +32,7 @@ void for_each_target(const Test& test) {
   int targets = 0;
   for_each_simd_target([&](int64_t target, const Kernels& kernels) {
     CAPTURE(kernels.name);
-    REQUIRE(std::string(kernels.name) == hwy::TargetName(target));
+    REQUIRE(std::string(kernels.name) == target_name(target));
     test(kernels);
     ++targets;
   });

@@ -14,7 +14,7 @@ template <class Test>
 void for_each_target(const Test& test) {
   int targets = 0;
   lethe::for_each_simd_target([&](int64_t target) {
-    CAPTURE(hwy::TargetName(target));
+    CAPTURE(target_name(target));
     test();
     ++targets;
   });

@@ -33,7 +33,7 @@ TEST_CASE("bench kernels measures every kernel on every target") {
                                      "log_sum_exp", "namm_score", "namm_observe"};
   CHECK(kernels_of(json) == all);
   std::set<std::string> targets;
-  cpu::for_each_simd_target([&](int64_t target, const cpu::Kernels&) { targets.insert(hwy::TargetName(target)); });
+  cpu::for_each_simd_target([&](int64_t target, const cpu::Kernels&) { targets.insert(target_name(target)); });
   std::map<std::string, std::set<std::string>> measured;
   for (const Json& line : json["kernels"]) {
     const auto label = line["kernel"].get<std::string>() + " " + line["what"].get<std::string>();

@@ -12,6 +12,7 @@
 
 #include <span>
 
+#include "runtime/backend/cpu/dot-inl.h"
 #include "runtime/backend/cpu/kernels.h"
 #include "runtime/base/simd/simd-inl.h"
 
@@ -60,7 +61,7 @@ class Int8Blocks {
         sum = hn::Add(sum, count == kLanes ? quant : hn::IfThenElseZero(hn::FirstN(di, count), quant));
       });
       query_scales_[row] = most / kMost + hn::ReduceSum(df, poison);
-      query_offsets_[row] = kKeyOffset * hn::ReduceSum(di, sum);
+      query_offsets_[row] = (kKeyOffset - kDotOffset) * hn::ReduceSum(di, sum);
     }
   }
 
@@ -109,7 +110,7 @@ class Int8Blocks {
       }
       for (size_t d = 0; d < width_; d += kQuad, keys += kBlockSlots * kQuad) {
         VU8 line[kVectors];
-        for (size_t v = 0; v < kVectors; ++v) line[v] = hn::LoadU(du8, keys + v * kLanes * kQuad);
+        for (size_t v = 0; v < kVectors; ++v) line[v] = dot_factor(hn::LoadU(du8, keys + v * kLanes * kQuad));
         HWY_UNROLL(4)
         for (int r = 0; r < R; ++r) {
           const int8_t* at = queries + static_cast<size_t>(r) * 2 * width_ + d;

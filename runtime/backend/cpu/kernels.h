@@ -156,7 +156,7 @@ struct TopLogit {
 };
 
 struct Kernels {
-  const char* name;  // "reference" or Highway's target name
+  const char* name;  // "reference" or target_name()
 
   // out = row `id` of the table as f32.                                                        out [K]
   void (*embed_row)(const MatrixView& table, uint32_t id, float* out);
@@ -197,7 +197,7 @@ struct Kernels {
 };
 
 const Kernels& reference_kernels();
-// By value: the table of the best target that this CPU has and hwy::DisableTargets (tests) left. Cheap, but not free.
+// By value: the table of the best of supported_targets() (base/simd/target_choice.h). Cheap, but not free.
 Kernels simd_kernels();
 
 }  // namespace lethe::cpu

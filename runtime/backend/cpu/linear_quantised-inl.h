@@ -7,7 +7,10 @@
 #define LETHE_BACKEND_CPU_LINEAR_QUANTISED_INL_H_
 #endif
 
+#include <type_traits>
+
 #include "hwy/cache_control.h"
+#include "runtime/backend/cpu/dot-inl.h"
 #include "runtime/backend/cpu/linear-inl.h"
 #include "runtime/base/simd/simd-inl.h"
 
@@ -53,6 +56,17 @@ HWY_INLINE VF unit_scale(const InputRow& x, size_t unit) {
   return hn::Set(df, x.scales[unit * kInputs / kGroup]);
 }
 
+template <size_t kIndex>
+using Index = std::integral_constant<size_t, kIndex>;
+
+template <class Use>
+HWY_INLINE void for_each_quad(const Use& use) {
+  use(Index<0>());
+  use(Index<1>());
+  use(Index<2>());
+  use(Index<3>());
+}
+
 template <WeightFormat kFormat>
 struct Quantised {
   static constexpr int kHighBits = static_cast<int>(quant_bits(kFormat)) - 4;  // in a line of their own, below 8 bits
@@ -72,17 +86,17 @@ struct Quantised {
     if constexpr (has_minimum(kFormat)) {
       minimum = load_float(at + kPanelRows);
     } else {
-      minimum = hn::Mul(scale, hn::Set(df, -quant_offset(kFormat)));
+      minimum = hn::Mul(scale, hn::Set(df, (kNibbles ? 0 : kDotOffset) - quant_offset(kFormat)));
     }
   }
 
-  // Calls use(inputs before it, quants) for every line of 4 inputs of a unit, as bytes in [16 rows][4].
+  // Calls use(Index<inputs before it>(), factors) for every line of 4 inputs of a unit, as bytes in [16 rows][4].
   template <size_t kLine = 0, class Use>
   static HWY_INLINE void for_each_line(const uint8_t* low_lines, VU8 high_line, const Use& use) {
     if constexpr (kLine < kLowLines) {
       const VU8 both = hn::LoadU(du8, low_lines + kLine * kLineBytes);
       if constexpr (!kNibbles) {
-        use(kLine * kLineInputs, both);
+        use(Index<kLine * kLineInputs>(), dot_factor(both));
       } else {
         const VU8 nibble = hn::Set(du8, 15);
         VU8 low = hn::And(both, nibble);
@@ -92,8 +106,8 @@ struct Quantised {
           low = with_high_bits<kFrom, kHighBits>(low, high_line);
           high = with_high_bits<kFrom + kHighBits, kHighBits>(high, high_line);
         }
-        use(kLine * kLineInputs, low);
-        use(kLine * kLineInputs + 4, high);
+        use(Index<kLine * kLineInputs>(), low);
+        use(Index<kLine * kLineInputs + 4>(), high);
       }
       for_each_line<kLine + 1>(low_lines, high_line, use);
     }
@@ -105,20 +119,19 @@ struct Quantised {
 };
 
 // A dot product of bytes: a sum in 32 bits, and where products are added in 16 bits first, that one.
-template <size_t kSteps16, bool kSmall>
+template <size_t kSteps16>
 struct Dot {
   VI sum, sum16;
 
-  HWY_INLINE void clear() { sum = sum16 = hn::Zero(di); }
-  HWY_INLINE void add(size_t step, VU8 weight, VI8 input) {
+  HWY_INLINE Dot() : sum(hn::Zero(di)), sum16(hn::Zero(di)) {}
+  template <class Input>  // what quad_of returns
+  HWY_INLINE void add(size_t step, VU8 weight, Input input) {
     if constexpr (kSteps16 != 0) {
       sum16 = hn::BitCast(di, hn::Add(hn::BitCast(di16, sum16), hn::SatWidenMulPairwiseAdd(di16, weight, input)));
       if ((step + 1) % kSteps16 == 0) {
         sum = hn::Add(sum, hn::WidenMulPairwiseAdd(di, hn::BitCast(di16, sum16), hn::Set(di16, 1)));
         sum16 = hn::Zero(di);
       }
-    } else if constexpr (kSmall) {
-      sum = add_small_dot4(weight, input, sum);
     } else {
       sum = add_dot4(weight, input, sum);
     }
@@ -134,18 +147,18 @@ HWY_INLINE void decode_panel(const LinearArgs& args, size_t panel_index) {
   VF acc[1][kParts];
   for (size_t part = 0; part < kParts; ++part) acc[0][part] = hn::Zero(df);
   for (size_t unit = 0; unit < args.weight.cols / Q::kInputs; ++unit) {
-    const int8_t* HWY_RESTRICT quants = x.quants + unit * Q::kInputs;
+    Quads inputs[Q::kInputs / 16];
+    for (size_t i = 0; i < Q::kInputs / 16; ++i) inputs[i] = load_quads(x.quants + unit * Q::kInputs + i * 16);
     const VF x_scale = unit_scale<Q::kInputs>(x, unit), x_sum = unit_sum<Q::kInputs>(x, unit);
     HWY_UNROLL(4)
     for (size_t part = 0; part < kParts; ++part) {
       const uint8_t* lines = panel + quants_offset(kFormat, unit) + part * kLanes * 4;
-      Dot<Q::kSteps16, Q::kNibbles> dot;
-      dot.clear();
+      Dot<Q::kSteps16> dot;
       // The line of high bits comes first in use and last in memory; asked for first, it keeps the hardware from
       // reading ahead, which halves the speed of some formats.
       if constexpr (Q::kNibbles && Q::kHighBits > 0) hwy::Prefetch(lines);
-      Q::for_each_line(lines, Q::load_high_line(lines), [&](size_t input, VU8 weight) HWY_ATTR {
-        dot.add(input / 4, weight, broadcast4(quants + input));
+      Q::for_each_line(lines, Q::load_high_line(lines), [&](auto input, VU8 weight) HWY_ATTR {
+        dot.add(input / 4, weight, quad_of<input / 4 % 4>(inputs[input / 16]));
       });
       VF scale, minimum;
       Q::load_params(panel, part, unit, scale, minimum);
@@ -175,7 +188,7 @@ HWY_INLINE void unpack(const uint8_t* panel, size_t units, const UnpackedPanel& 
       const uint8_t* lines = panel + quants_offset(kFormat, unit) + part * kLanes * 4;
       uint8_t* to = out.quants + unit * Q::kInputs * kPanelRows + part * kLanes * 4;
       Q::for_each_line(lines, Q::load_high_line(lines),
-                       [&](size_t input, VU8 weight) HWY_ATTR { hn::StoreU(weight, du8, to + input * kPanelRows); });
+                       [&](auto input, VU8 weight) HWY_ATTR { hn::StoreU(weight, du8, to + input * kPanelRows); });
       VF scale, minimum;
       Q::load_params(panel, part, unit, scale, minimum);
       hn::StoreU(scale, df, out.params + unit * 2 * kPanelRows + part * kLanes);
@@ -186,7 +199,7 @@ HWY_INLINE void unpack(const uint8_t* panel, size_t units, const UnpackedPanel& 
 
 inline constexpr int kTileVectors = 2;
 // Tokens of a tile, by the number of vector registers: two sums for every token and vector.
-inline constexpr int kTileTokens = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64 ? 6 : 3;
+inline constexpr int kTileTokens = HWY_TARGET <= HWY_AVX3 || LETHE_ARM_DOT_PRODUCTS ? 6 : 3;
 inline constexpr size_t kTilePanels = kTileVectors > kParts ? kTileVectors / kParts : 1;
 
 // y of T tokens from `token` on, for V vectors of rows: of unpacked vector `from` on, which is vector `first` of y.
@@ -207,20 +220,24 @@ HWY_INLINE void unpacked_tile(const LinearArgs& args, size_t first, size_t from,
     for (int v = 0; v < V; ++v) acc[t][v] = hn::Zero(df);
   }
   for (size_t unit = 0; unit < units; ++unit) {
-    Dot<Q::kSteps16, Q::kNibbles> dot[T][V];
-    HWY_UNROLL(8)
-    for (int t = 0; t < T; ++t) {
-      for (int v = 0; v < V; ++v) dot[t][v].clear();
-    }
-    HWY_UNROLL(8)
-    for (size_t step = 0; step < Q::kInputs / 4; ++step) {
-      VU8 line[V];
-      for (int v = 0; v < V; ++v) line[v] = hn::LoadU(du8, weights[v] + step * kLineBytes);
+    Dot<Q::kSteps16> dot[T][V];
+    HWY_UNROLL(2)
+    for (size_t i = 0; i < Q::kInputs; i += 16) {
+      Quads inputs[T];
       HWY_UNROLL(8)
       for (int t = 0; t < T; ++t) {
-        const VI8 input = broadcast4(rows.quants + static_cast<size_t>(t) * cols + unit * Q::kInputs + step * 4);
-        for (int v = 0; v < V; ++v) dot[t][v].add(step, line[v], input);
+        inputs[t] = load_quads(rows.quants + static_cast<size_t>(t) * cols + unit * Q::kInputs + i);
       }
+      for_each_quad([&](auto quad) HWY_ATTR {
+        const size_t step = i / 4 + quad;
+        VU8 line[V];
+        for (int v = 0; v < V; ++v) line[v] = hn::LoadU(du8, weights[v] + step * kLineBytes);
+        HWY_UNROLL(8)
+        for (int t = 0; t < T; ++t) {
+          const auto input = quad_of<quad>(inputs[t]);
+          for (int v = 0; v < V; ++v) dot[t][v].add(step, line[v], input);
+        }
+      });
     }
     VF scale[V], minimum[V];
     for (int v = 0; v < V; ++v) {
@@ -262,10 +279,9 @@ HWY_NOINLINE void multiply_unpacked(const LinearArgs& args, size_t first, size_t
 }
 
 // Formats that are the same once unpacked share the code.
-template <size_t kSteps, bool kSmall, size_t kUnit>
+template <size_t kSteps, size_t kUnit>
 struct UnpackedFormat {
   static constexpr size_t kSteps16 = kSteps, kInputs = kUnit;
-  static constexpr bool kNibbles = kSmall;
 };
 
 template <WeightFormat kFormat>
@@ -275,7 +291,6 @@ HWY_INLINE void linear_quantised(const LinearArgs& args, size_t panel_begin, siz
     for (size_t panel = panel_begin; panel < panel_end; ++panel) decode_panel<kFormat>(args, panel);
     return;
   }
-  constexpr bool kSmall = Q::kNibbles && HWY_ARCH_ARM;  // where it makes a difference
   const size_t units = args.weight.cols / Q::kInputs;
   for (size_t panel = panel_begin; panel < panel_end; panel += kTilePanels) {
     const size_t count = HWY_MIN(kTilePanels, panel_end - panel);
@@ -283,7 +298,7 @@ HWY_INLINE void linear_quantised(const LinearArgs& args, size_t panel_begin, siz
       const uint8_t* packed = args.weight.data + (panel + i) * panel_bytes(kFormat, args.weight.cols);
       unpack<kFormat>(packed, units, unpacked_panel(args, i, units));
     }
-    multiply_unpacked<UnpackedFormat<Q::kSteps16, kSmall, Q::kInputs>>(args, panel * kParts, count * kParts);
+    multiply_unpacked<UnpackedFormat<Q::kSteps16, Q::kInputs>>(args, panel * kParts, count * kParts);
   }
 }
 

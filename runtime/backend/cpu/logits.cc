@@ -12,6 +12,7 @@
 #include "runtime/backend/cpu/simd_tables.h"
 #include "runtime/base/simd/math-inl.h"
 #include "runtime/base/simd/simd-inl.h"
+#include "runtime/base/simd/target_choice.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lethe::cpu::HWY_NAMESPACE {
@@ -53,7 +54,7 @@ float log_sum_exp(const float* logits, size_t n) {
   return top + std::log(hn::ReduceSum(df, sum));
 }
 
-const char* target_name() { return hwy::TargetName(HWY_TARGET); }
+const char* target_name() { return lethe::target_name(HWY_TARGET); }
 
 }  // namespace lethe::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -1,11 +1,11 @@
-#include "hwy/targets.h"
 #include "runtime/backend/cpu/kernels.h"
 #include "runtime/backend/cpu/simd_tables.h"
+#include "runtime/base/simd/target_choice.h"
 
 namespace lethe::cpu {
 
 Kernels simd_kernels() {
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  choose_target();
   Kernels kernels = reference_kernels();  // embed_row stays: a strided copy
   set_simd_linear(kernels);
   set_simd_attention(kernels);

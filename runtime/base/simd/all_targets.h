@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "hwy/targets.h"
-#include "runtime/base/simd/targets.h"  // limits HWY_TARGETS to what is compiled
+#include "runtime/base/simd/target_choice.h"
 
 namespace lethe {
 
@@ -15,9 +15,9 @@ template <class Use>
 void for_each_simd_target(const Use& use) {
   const auto choose = [](int64_t targets) {
     hwy::SetSupportedTargetsForTest(targets);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    choose_target();
   };
-  for (int64_t rest = hwy::SupportedTargets() & HWY_TARGETS; rest != 0; rest &= rest - 1) {
+  for (int64_t rest = supported_targets(); rest != 0; rest &= rest - 1) {
     const int64_t target = rest & -rest;
     choose(target);
     use(target);

@@ -1,4 +1,7 @@
 // What all SIMD kernels share: the vector type, loads that convert to float, and tails. Compiled once per target.
+//
+// A structure of vectors needs a constructor of its own: GCC compiles an implicit one for the baseline, into which
+// Highway's code for a better target cannot be inlined.
 #if defined(LETHE_BASE_SIMD_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LETHE_BASE_SIMD_SIMD_INL_H_
 #undef LETHE_BASE_SIMD_SIMD_INL_H_
@@ -8,7 +11,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "hwy/highway.h"
 
@@ -23,38 +25,6 @@ using VI = hn::Vec<DI>;
 inline constexpr DF df;
 inline constexpr DI di;
 inline constexpr size_t kLanes = hn::MaxLanes(df);
-
-using DU8 = hn::Repartition<uint8_t, DF>;
-using DI8 = hn::Repartition<int8_t, DF>;
-using DI16 = hn::Repartition<int16_t, DF>;
-using DU16 = hn::Repartition<uint16_t, DF>;
-using VU8 = hn::Vec<DU8>;
-using VI8 = hn::Vec<DI8>;
-inline constexpr DU8 du8;
-inline constexpr DI8 di8;
-inline constexpr DI16 di16;
-inline constexpr DU16 du16;
-
-// The same four bytes in every lane.
-template <class Byte>
-HWY_INLINE VI8 broadcast4(const Byte* from) {
-  int32_t four;
-  std::memcpy(&four, from, 4);
-  return hn::BitCast(di8, hn::Set(di, four));
-}
-
-// sum + the four products of every lane.
-HWY_INLINE VI add_dot4(VU8 a, VI8 b, VI sum) { return hn::SumOfMulQuadAccumulate(di, a, b, sum); }
-// The same for a <= 127 and b >= -127, which is less work where there is no instruction for all four products.
-HWY_INLINE VI add_small_dot4(VU8 a, VI8 b, VI sum) {
-#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL
-  return hn::Add(sum, hn::WidenMulPairwiseAdd(di, hn::SatWidenMulPairwiseAdd(di16, a, b), hn::Set(di16, 1)));
-#elif HWY_ARCH_ARM
-  return hn::SumOfMulQuadAccumulate(di, hn::BitCast(di8, a), b, sum);
-#else
-  return add_dot4(a, b, sum);
-#endif
-}
 
 // IEEE half, as stored in files and in the KV pool; bfloat16, as recurrent states may be.
 using Half = hwy::float16_t;

@@ -59,6 +59,13 @@ HWY_INLINE void project(const float* x, const float* matrix, size_t width, float
 // The softmax of kStep tokens so far: its largest logit, and sums of weights and of weighted values.
 struct Softmax {
   VF top[kVectors], weights[kVectors], values[kVectors];
+
+  HWY_INLINE Softmax() {
+    for (size_t v = 0; v < kVectors; ++v) {
+      top[v] = hn::Set(df, std::numeric_limits<float>::lowest());
+      weights[v] = values[v] = hn::Zero(df);
+    }
+  }
 };
 
 // kKeys more keys. With kMasked only the first `keys` of them count, and for lane i only those from `i - ahead` on.
@@ -115,10 +122,6 @@ void bam_step(const FoldedBam& bam, const float* features, size_t block, size_t 
               std::span<float> scores) {
   const size_t width = bam.width, stride = width * kBlockSlots, n = scores.size();
   Softmax softmax;
-  for (size_t v = 0; v < kVectors; ++v) {
-    softmax.top[v] = hn::Set(df, std::numeric_limits<float>::lowest());
-    softmax.weights[v] = softmax.values[v] = hn::Zero(df);
-  }
   const size_t blocks = (n + kBlockSlots - 1) / kBlockSlots;
   for (size_t other = block; other < blocks; ++other) {
     const size_t keys = std::min<size_t>(kBlockSlots, n - other * kBlockSlots);
