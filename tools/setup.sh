@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
 # Obtains what the build needs, on Debian 12. Safe to run again: what is already there is skipped.
 #
-#   tools/setup.sh [--with-fuzzers] [--with-lint] [--with-xnnpack]
+#   tools/setup.sh [--with-aarch64] [--with-fuzzers] [--with-lint] [--with-xnnpack]
 #
+#   --with-aarch64   also installs a cross compiler and an emulator for 64-bit Arm, and builds the dependencies for it
 #   --with-fuzzers   also installs clang 19 (libFuzzer)
 #   --with-lint      also installs clang-format 19 and clang-tidy 19
 #   --with-xnnpack   also builds XNNPACK (about two minutes)
 #
 # Debian packages come through apt-get (as root, or with sudo). Highway and minja are newer than Debian 12 has them:
-# pinned, from newer suites of the same mirror, checked against a SHA-256 and built into $LETHE_CACHE/deps/host.
+# pinned, from newer suites of the same mirror, checked against a SHA-256 and built into $LETHE_CACHE/deps/host (for Arm:
+# deps/aarch64).
 # LETHE_CACHE defaults to ~/.cache/lethe. The machine's list of package sources is not changed.
 # MINJA_INCLUDE_DIR=DIR takes minja's headers from DIR/minja instead of from the mirror.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-fuzzers=0 lint=0 xnnpack=0
+aarch64=0 fuzzers=0 lint=0 xnnpack=0
 for arg; do
   case $arg in
+    --with-aarch64) aarch64=1 ;;
     --with-fuzzers) fuzzers=1 ;;
     --with-lint) lint=1 ;;
     --with-xnnpack) xnnpack=1 ;;
@@ -27,6 +30,7 @@ done
 
 packages=(g++ cmake ninja-build ccache python3 xz-utils ca-certificates libpcre2-dev libflatbuffers-dev
   flatbuffers-compiler nlohmann-json3-dev libcli11-dev doctest-dev libxxhash-dev)
+((aarch64)) && packages+=(g++-aarch64-linux-gnu qemu-user)
 ((fuzzers)) && packages+=(clang-19 libclang-rt-19-dev llvm-19)
 ((lint)) && packages+=(clang-format-19 clang-tidy-19)
 
@@ -35,9 +39,11 @@ highway_pins=(
   "highway_1.3.0.orig.tar.gz 07b3c1ba2c1096878a85a31a5b9b3757427af963b1141ca904db2f9f4afe0bc2 forky"
   "highway_1.2.0.orig.tar.gz 7e0be78b8318e8bdbf6fa545d2ecb4c90f947df03f7aadc42c1967f019e63343 trixie")
 # Header-only; no stable suite has it.
-minja_version=0~git20250922.021c2293c187-2
 minja_pins=(
-  "libminja-dev_${minja_version}_all.deb 6e01352bfa31c663c8edb8b98e550db6d525e7cfc432f2e655eb4286e1dfdf7a forky")
+  "libminja-dev_0~git20250922.021c2293c187-2_all.deb 6e01352bfa31c663c8edb8b98e550db6d525e7cfc432f2e655eb4286e1dfdf7a forky")
+# The only library that Arm needs in binary form; apt would install it for one architecture alone.
+pcre2_arm64_pins=(
+  "libpcre2-dev_10.42-1_arm64.deb 741bf236122f890ca3b1a9f6b9570848dd5b35aa558281424001cb1413747c90 bookworm")
 # Only XNNPACK needs the following ones. The older pthreadpool spins until every worker has checked in: on a busy machine a
 # call then waits for a scheduler slice.
 pthreadpool_pins=(
@@ -133,8 +139,13 @@ open_mirror() {
     printf 'Types: deb deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$uri" "$suite" "$key" \
       >"$apt/sources/$suite.sources"
   done
+  if ((aarch64)); then
+    printf 'Types: deb\nURIs: %s\nSuites: bookworm\nArchitectures: arm64\nComponents: main\nSigned-By: %s\n' "$uri" "$key" \
+      >"$apt/sources/arm64.sources"
+    apt_options=(-o APT::Architectures::=arm64)
+  fi
   # A mirror frozen at some day has an expired Release file. Old lists do no harm: what comes of them is pinned.
-  apt_options=(-q -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$apt/sources" -o Dir::State::Lists="$apt/lists"
+  apt_options+=(-q -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$apt/sources" -o Dir::State::Lists="$apt/lists"
     -o Dir::Cache="$apt/cache" -o APT::Sandbox::User=root -o Acquire::Retries=3 -o Acquire::Languages=none
     -o Acquire::Check-Valid-Until=false)
   apt-get "${apt_options[@]}" update
@@ -144,7 +155,7 @@ have() { echo "$2  $deps/tar/$1" | sha256sum --check --status 2>/dev/null; }
 
 # obtain NAME PIN...: sets $obtained to the first pin's file that is here or can be had.
 obtain() {
-  local name=$1 pin file sum suite package
+  local name=$1 pin file sum suite package version architecture
   shift
   obtained=
   for pin; do
@@ -155,11 +166,11 @@ obtain() {
     open_mirror
     for pin; do
       read -r file sum suite <<<"$pin"
-      package=${file%%_*}
+      IFS=_ read -r package version architecture <<<"${file%.deb}"
       rm -f "$deps/tar/$file"
       # Only the upstream tarball: Debian's patches are not wanted, and not every mirror keeps every file of them.
       if [[ $file == *.deb ]]; then
-        (cd "$deps/tar" && apt-get "${apt_options[@]}" download "$package=$minja_version") || continue
+        (cd "$deps/tar" && apt-get "${apt_options[@]}" download "$package:$architecture=$version") || continue
       else
         (cd "$deps/tar" && apt-get "${apt_options[@]}" source --tar-only --download-only "$package/$suite") || continue
       fi
@@ -207,35 +218,55 @@ if [[ ${MINJA_INCLUDE_DIR:-} ]]; then
   [[ -f $MINJA_INCLUDE_DIR/minja/minja.hpp ]] || die "MINJA_INCLUDE_DIR=$MINJA_INCLUDE_DIR holds no minja/minja.hpp"
   minja_key=$(cat "$MINJA_INCLUDE_DIR"/minja/*.hpp | sha256sum)
 else
-  obtain minja "${minja_pins[@]}" || die "cannot obtain libminja-dev $minja_version: not on the mirror any more, or no network." \
+  obtain minja "${minja_pins[@]}" || die "cannot obtain ${minja_pins[0]%% *}: not on the mirror any more, or no network." \
     "minja is a few headers: get them from its project (github.com/google/minja, commit 021c2293c187), put them into a" \
     "folder DIR/minja and run MINJA_INCLUDE_DIR=DIR tools/setup.sh (details: $log)"
   minja=$obtained
   minja_key=$minja
+fi
+pcre2=
+if ((aarch64)); then
+  obtain "PCRE2 for arm64" "${pcre2_arm64_pins[@]}" || unobtainable "PCRE2 for arm64"; pcre2=$obtained
 fi
 
 # --- Builds: a folder named by everything that decides its content, and a stable link to it -----------------------------
 
 highway_options=(-DBUILD_TESTING=OFF -DHWY_ENABLE_TESTS=OFF -DHWY_ENABLE_EXAMPLES=OFF -DHWY_ENABLE_CONTRIB=OFF
   -DHWY_FORCE_STATIC_LIBS=ON)
-toolchain=$(g++ -dumpmachine; g++ -dumpfullversion; cmake --version | head -n 1)
-key=$(echo "$toolchain ${cmake_options[*]} ${highway_options[*]} $highway $minja_key" |
-  sha256sum | cut -c 1-16)
-prefix=$deps/host-$key
-if [[ ! -f $prefix/.done ]]; then
-  rm -rf "$prefix"
+# dependencies TARGET COMPILER PCRE2 [cmake options]: Highway and minja, and PCRE2 out of a package where one is named. Sets
+# $prefix.
+dependencies() {
+  local target=$1 compiler=$2 pcre2=$3 toolchain key
+  shift 3
+  toolchain=$("$compiler" -dumpmachine; "$compiler" -dumpfullversion; cmake --version | head -n 1)
+  key=$(echo "$toolchain ${cmake_options[*]} ${highway_options[*]} $highway $minja_key${pcre2:+ $pcre2}" |
+    sha256sum | cut -c 1-16)
+  prefix=$deps/$target-$key
+  [[ -f $prefix/.done ]] && return
+  rm -rf "$prefix" "$work"/{highway,build-highway,minja,pcre2}
   mkdir -p "$prefix/include/minja"
-  progress "building ${highway%%.orig*}"
+  progress "building ${highway%%.orig*} ($target)"
   unpack "$highway" highway
-  build highway "$prefix" "${highway_options[@]}"
+  build highway "$prefix" "${highway_options[@]}" "$@"
   if [[ $minja ]]; then
     dpkg-deb --extract "$deps/tar/$minja" "$work/minja"
     cp "$work"/minja/usr/include/minja/*.hpp "$prefix/include/minja/"
   else
     cp "$MINJA_INCLUDE_DIR"/minja/*.hpp "$prefix/include/minja/"
   fi
+  if [[ $pcre2 ]]; then
+    dpkg-deb --extract "$deps/tar/$pcre2" "$work/pcre2"
+    cp "$work"/pcre2/usr/lib/*/libpcre2-8.a "$prefix/lib/"
+    cp "$work/pcre2/usr/include/pcre2.h" "$prefix/include/"
+  fi
   touch "$prefix/.done"
+}
+
+if ((aarch64)); then
+  dependencies aarch64 aarch64-linux-gnu-g++ "$pcre2" -DCMAKE_TOOLCHAIN_FILE="$root/toolchains/aarch64-linux.cmake"
+  ln -sfn "$(basename "$prefix")" "$deps/aarch64"
 fi
+dependencies host g++ ""
 
 if ((xnnpack)); then
   obtain pthreadpool "${pthreadpool_pins[@]}" || unobtainable pthreadpool; pthreadpool=$obtained

@@ -3,10 +3,11 @@
 #
 #   tools/test.sh [--quick]
 #
-#   --quick   the release build only: no sanitizers, no fuzzing
+#   --quick   the release build only: no 64-bit Arm, no sanitizers, no fuzzing
 #
 # Tests run in the presets release and asan (address and undefined-behaviour sanitizers), with SmolLM2 packed as it is and as
-# f32, and Gemma 3. Every fuzz target (tests/fuzz/*_fuzz.cc) then runs for a minute from its corpus (tests/fuzz/corpus/NAME).
+# f32, and Gemma 3; between them those of the kernels in aarch64 (in an emulator). Every fuzz target (tests/fuzz/*_fuzz.cc)
+# then runs for a minute from its corpus (tests/fuzz/corpus/NAME).
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -33,20 +34,23 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 fail() { failed=$((failed + 1)); failures+=("$1"); }
 
-# A build that fails counts as one failed test; what it would have run is not run.
+# build PRESET [options of cmake --build]: one that fails counts as one failed test; what it would have run is not run.
 build() {
   local preset=$1
+  shift
   say "build: $preset"
-  if { cmake --preset "$preset" && cmake --build --preset "$preset"; } >"$work/build.log" 2>&1; then return; fi
+  if { cmake --preset "$preset" && cmake --build --preset "$preset" "$@"; } >"$work/build.log" 2>&1; then return; fi
   tail -n 60 "$work/build.log"
   fail "build of preset $preset"
   return 1
 }
 
+# run_tests PRESET [options of ctest]
 run_tests() {
   local preset=$1 total broken
+  shift
   say "tests: $preset"
-  ctest --test-dir "build/$preset" --parallel "$(nproc)" --output-on-failure --timeout 900 2>&1 | tee "$work/ctest.log" || true
+  ctest --test-dir "build/$preset" --parallel "$(nproc)" --output-on-failure --timeout 900 "$@" 2>&1 | tee "$work/ctest.log" || true
   read -r broken total < <(sed -n 's/.* tests passed, \([0-9]*\) tests failed out of \([0-9]*\)$/\1 \2/p' "$work/ctest.log") ||
     { fail "ctest of preset $preset ran no tests"; return; }
   passed=$((passed + total - broken)) failed=$((failed + broken))
@@ -66,7 +70,7 @@ fuzz() {
 
 cd "$root"
 options=()
-((quick)) || options+=(--with-fuzzers)
+((quick)) || options+=(--with-aarch64 --with-fuzzers)
 tools/setup.sh "${options[@]}"
 gguf=$(python3 tools/fetch_model.py)
 gemma=$(python3 tools/fetch_model.py gemma3)
@@ -80,6 +84,7 @@ if build release; then
   packed_model "$gguf" "$LETHE_TEST_MODEL_F32" --type f32
   packed_model "$gemma" "$LETHE_TEST_MODEL_GEMMA"
   run_tests release
+  if ((!quick)) && build aarch64 --target kernels_test; then run_tests aarch64 --tests-regex '^kernels_'; fi
   if ((!quick)) && build asan; then run_tests asan; fi
 fi
 

@@ -1,0 +1,7 @@
+# 64-bit Arm Linux with Debian's cross compiler. Tests run in QEMU's user-mode emulation; the environment variable
+# QEMU_CPU chooses the CPU model.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -L /usr/aarch64-linux-gnu)
