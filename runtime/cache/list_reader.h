@@ -33,7 +33,17 @@ inline void read_slot_floats(const KvPoolView& pool, const KvList& list, std::sp
     std::copy_n(state, count, out.begin() + rank);
   });
 }
-// Calls visit(state, attention of one query for the same slots, slots) for every block and query of a tile, in order.
+// A block's slots, and what one query paid to them.
+struct ObservedSlots {
+  float* state;            // of the slots, from the first on
+  const float* attention;  // [count], 0 behind the query
+  uint32_t count;
+  uint32_t rank;        // of the first slot
+  uint32_t query_rank;  // the query sees ranks up to its own
+
+  uint32_t visible() const { return query_rank < rank ? 0 : std::min(count, query_rank + 1 - rank); }
+};
+// Calls visit(ObservedSlots) for every block and query of a tile, in order.
 template <typename Visit>
 void for_each_observed(const ObserveArgs& args, Visit visit) {
   uint32_t index = args.start_block;
@@ -41,7 +51,11 @@ void for_each_observed(const ObserveArgs& args, Visit visit) {
     float* state = slot_floats(args.pool.layout, args.pool.blocks + uint64_t{index} * args.pool.layout.block_bytes);
     const uint32_t count = std::min(kBlockSlots, args.rank_end - rank);
     for (uint32_t t = 0; t < args.queries; ++t) {
-      visit(state, args.attention + uint64_t{t} * args.stride + (rank - args.rank_begin), count);
+      visit(ObservedSlots{.state = state,
+                          .attention = args.attention + uint64_t{t} * args.stride + (rank - args.rank_begin),
+                          .count = count,
+                          .rank = rank,
+                          .query_rank = args.first_query_rank + t});
     }
   }
 }
@@ -79,6 +93,13 @@ inline float value_at(const KvLayout& layout, const uint8_t* block, uint32_t slo
   return layout.type == KvType::kF16 ? finite_half_to_float(reinterpret_cast<const uint16_t*>(values)[at])
                                      : static_cast<float>(reinterpret_cast<const int8_t*>(values)[at]) *
                                            reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
+}
+
+// As read_keys.  out [head_dim][32]
+inline void read_values(const KvLayout& layout, const uint8_t* block, float* out) {
+  for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
+    for (uint32_t d = 0; d < layout.head_dim; ++d) out[d * kBlockSlots + slot] = value_at(layout, block, slot, d);
+  }
 }
 
 // The value of one slot.  out [head_dim]

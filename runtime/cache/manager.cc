@@ -413,6 +413,7 @@ void CacheManager::rate_by_score(uint32_t list_index, const Aim& aim, uint32_t e
                   .layer = list_index / pool_->kv_heads(),
                   .kv_head = list_index % pool_->kv_heads(),
                   .next_position = aim.position,
+                  .sinks = options_.sinks,
                   .seed = options_.seed,
                   .work = work_,
                   .namm = policy_->namm},

@@ -3,8 +3,10 @@
 namespace lethe {
 namespace {
 
-constexpr const Policy* kPolicies[] = {&kFullPolicy, &kWindowPolicy, &kRandomPolicy, &kL2Policy,  &kKeyDiffPolicy,
-                                       &kH2oPolicy,  &kTovaPolicy,   &kSnapKvPolicy, &kNammPolicy};
+constexpr const Policy* kPolicies[] = {&kFullPolicy,    &kWindowPolicy,    &kRandomPolicy,       &kL2Policy,
+                                       &kKeyDiffPolicy, &kLagKvPolicy,     &kH2oPolicy,          &kTovaPolicy,
+                                       &kSnapKvPolicy,  &kPyramidKvPolicy, &kPyramidInferPolicy, &kScissorhandsPolicy,
+                                       &kFastGenPolicy, &kNammPolicy};
 
 }  // namespace
 

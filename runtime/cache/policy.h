@@ -65,6 +65,7 @@ struct ScoreArgs {
   uint32_t layer;
   uint32_t kv_head;
   uint32_t next_position;              // of the token that comes next
+  uint32_t sinks;                      // first ranks that stay in any case
   uint64_t seed;                       // for policies that draw
   std::span<float> work;               // [policy_work_floats]
   const namm::Scorer* namm = nullptr;  // of learned policies
@@ -108,6 +109,11 @@ extern const Policy kKeyDiffPolicy;
 extern const Policy kH2oPolicy;
 extern const Policy kTovaPolicy;
 extern const Policy kSnapKvPolicy;
+extern const Policy kPyramidKvPolicy;
+extern const Policy kPyramidInferPolicy;
+extern const Policy kScissorhandsPolicy;
+extern const Policy kFastGenPolicy;
+extern const Policy kLagKvPolicy;
 extern const Policy kNammPolicy;
 
 std::span<const Policy* const> policies();

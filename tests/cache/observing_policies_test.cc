@@ -12,7 +12,7 @@
 namespace lethe {
 namespace {
 
-constexpr uint32_t kHeadDim = 4, kTile = 8, kPart = 64;
+constexpr uint32_t kHeadDim = 4, kTile = 8, kPart = 64, kSinks = 3;
 
 // One list in scattered blocks, and the attention [queries][length] that its tokens get: query q sees the ranks up to
 // (length - queries + q).
@@ -62,7 +62,7 @@ struct ObservedList {
       }
     }
     std::vector<float> out(length, NAN), work(policy_work_floats(policy, length, kHeadDim));
-    policy.score({view(), list, 0, 0, length, 0, work}, out);
+    policy.score({view(), list, 0, 0, length, kSinks, 0, work}, out);
     return out;
   }
 
@@ -125,6 +125,102 @@ TEST_CASE("snapkv: a fading average of the attention") {
       REQUIRE(scores[rank] == doctest::Approx(average[rank]).epsilon(1e-5));
     }
   });
+}
+
+TEST_CASE("pyramidinfer: a fading average over a fifth of what a query sees") {
+  for_lists(kPyramidInferPolicy, [](const ObservedList& list, const std::vector<float>& scores) {
+    std::vector<double> average(list.length);
+    for (uint32_t q = 0; q < list.queries; ++q) {
+      const double rate = 2 / (std::max(1.0, 0.2 * (list.length - list.queries + q + 1)) + 1);
+      for (uint32_t rank = 0; rank < list.length; ++rank) {
+        average[rank] = average[rank] * (1 - rate) + list.weight(q, rank) * rate;
+      }
+    }
+    for (uint32_t rank = 0; rank < list.length; ++rank) {
+      REQUIRE(scores[rank] == doctest::Approx(average[rank]).epsilon(1e-5));
+    }
+  });
+}
+
+TEST_CASE("scissorhands: minus the fading share of queries that paid less than the mean") {
+  for_lists(kScissorhandsPolicy, [](const ObservedList& list, const std::vector<float>& scores) {
+    std::vector<double> low(list.length);
+    for (uint32_t q = 0; q < list.queries; ++q) {
+      const uint32_t seen = list.length - list.queries + q + 1;
+      for (uint32_t rank = 0; rank < seen; ++rank) {
+        low[rank] = low[rank] * (1 - 2.0 / 401) + (list.weight(q, rank) * seen < 1 ? 2.0 / 401 : 0);
+      }
+    }
+    for (uint32_t rank = 0; rank < list.length; ++rank) {
+      REQUIRE(scores[rank] == doctest::Approx(-low[rank]).epsilon(1e-4));
+    }
+  });
+}
+
+// Attention of four kinds: to the first tokens, to a few others, to the newest, and to all.
+TEST_CASE("fastgen: the cheapest class of tokens that recovers the attention") {
+  int chosen[4] = {};
+  for (const uint32_t length : {40u, 200u, 257u}) {
+    for (int kind = 0; kind < 4; ++kind) {
+      ObservedList list(kFastGenPolicy, length, length);
+      std::mt19937 random(length);
+      for (uint32_t q = 0; q < length; ++q) {
+        float* const row = &list.attention[size_t{q} * length];
+        float sum = 0;
+        for (uint32_t rank = 0; rank <= q; ++rank) {
+          const bool is_frequent = rank % 5 == 0, is_near = q - rank < 4;
+          const bool favoured = rank < kSinks || (kind == 1 && is_frequent) || (kind == 2 && is_near) || kind == 3;
+          sum += row[rank] = (favoured ? 1.0f : 0.001f) * (0.5f + static_cast<float>(random() % 1000) * 1e-3f);
+        }
+        for (uint32_t rank = 0; rank <= q; ++rank) row[rank] /= sum;
+      }
+      const std::vector<float> scores = list.scores();
+
+      std::vector<double> all(length), near(length);
+      for (uint32_t q = 0; q < length; ++q) {
+        const auto newest = static_cast<uint32_t>(0.3f * static_cast<float>(q + 1));
+        for (uint32_t rank = 0; rank <= q; ++rank) {
+          all[rank] += list.weight(q, rank);
+          if (q - rank < newest) near[rank] += list.weight(q, rank);
+        }
+      }
+      const auto share = static_cast<uint32_t>(0.3f * static_cast<float>(length));
+      // Marks the best `share` of the ranks [kSinks, end).
+      const auto frequent = [&](uint32_t end) {
+        std::vector<uint32_t> ranks;
+        for (uint32_t rank = kSinks; rank < end; ++rank) ranks.push_back(rank);
+        std::sort(ranks.begin(), ranks.end(), [&](uint32_t a, uint32_t b) { return all[a] > all[b]; });
+        std::vector<bool> marks(length);
+        for (size_t i = 0; i < std::min<size_t>(share, ranks.size()); ++i) marks[ranks[i]] = true;
+        return marks;
+      };
+      const std::vector<bool> any = frequent(length), older = frequent(length - share);
+      double total = 0, recovered[3] = {};
+      for (uint32_t rank = 0; rank < length; ++rank) {
+        const bool special = rank < kSinks;
+        total += all[rank];
+        recovered[0] += special ? all[rank] : 0;
+        recovered[1] += special || any[rank] ? all[rank] : 0;
+        recovered[2] += special || older[rank] ? all[rank] : near[rank];
+      }
+      int choice = 0;
+      while (choice < 3 && recovered[choice] < 0.95 * total) ++choice;
+      ++chosen[choice];
+      CAPTURE(length);
+      CAPTURE(kind);
+      CAPTURE(choice);
+      for (uint32_t rank = kSinks; rank < length; ++rank) {
+        if (choice >= 2 && rank >= length - share) {
+          REQUIRE(scores[rank] == INFINITY);
+        } else if (choice == 3 || (choice == 2 && older[rank]) || (choice == 1 && any[rank])) {
+          REQUIRE(scores[rank] == doctest::Approx(all[rank]).epsilon(1e-5));
+        } else {
+          REQUIRE(scores[rank] < kFastGenPolicy.drop_below);
+        }
+      }
+    }
+  }
+  for (const int count : chosen) CHECK(count == 3);
 }
 
 }  // namespace lethe

@@ -16,7 +16,9 @@ using namespace lethe::test;
 
 namespace {
 
-// One list of random keys, its blocks scattered over the pool.
+constexpr uint32_t kSinks = 4;
+
+// One list of random keys and values, its blocks scattered over the pool.
 struct KeyList {
   KeyList(KvType kv_type, uint32_t dim, uint32_t length, uint32_t seed)
       : type(kv_type), head_dim(dim), layout(make_kv_layout(kv_type, dim)) {
@@ -37,25 +39,33 @@ struct KeyList {
         position += 1 + static_cast<uint32_t>(random() % 3);
         if (used) positions.push_back(position);
         reinterpret_cast<uint32_t*>(block + layout.positions_offset)[slot] = position;
-        std::vector<double> key(dim);
+        std::vector<double> key(dim), value(dim);
         const float scale = 0.01f + 0.001f * static_cast<float>(random() % 10);
-        for (uint32_t d = 0; d < dim; ++d)
-          key[d] = store(block, slot, d, normal(random) + (d == 1 ? 1.0f : 0.0f), scale);
+        for (uint32_t d = 0; d < dim; ++d) {
+          key[d] = store(block, slot, d, normal(random) + (d == 1 ? 1.0f : 0.0f), scale, true);
+          value[d] = store(block, slot, d, normal(random), scale, false);
+        }
         if (used) keys.push_back(key);
+        if (used) values.push_back(value);
       }
     }
   }
 
   // Writes element d and gives what is stored. Slots that are not in use get numbers too: they must not count.
-  double store(uint8_t* block, uint32_t slot, uint32_t d, float value, float scale) {
+  double store(uint8_t* block, uint32_t slot, uint32_t d, float number, float scale, bool is_key) {
+    uint8_t* const section = block + (is_key ? layout.keys_offset : layout.values_offset);
     if (type == KvType::kF16) {
-      const uint16_t half = float_to_half(value);
-      reinterpret_cast<uint16_t*>(block + layout.keys_offset)[d * 32 + slot] = half;
+      const uint16_t half = float_to_half(number);
+      reinterpret_cast<uint16_t*>(section)[is_key ? d * 32 + slot : slot * head_dim + d] = half;
       return half_to_float(half);
     }
-    reinterpret_cast<float*>(block + layout.key_scale_offset)[slot] = scale;
-    const auto quant = static_cast<int8_t>(std::clamp(std::lround(value / scale), -127L, 127L));
-    block[layout.keys_offset + (d / 4 * 32 + slot) * 4 + d % 4] = static_cast<uint8_t>(quant + 128);
+    reinterpret_cast<float*>(block + (is_key ? layout.key_scale_offset : layout.value_scale_offset))[slot] = scale;
+    const auto quant = static_cast<int8_t>(std::clamp(std::lround(number / scale), -127L, 127L));
+    if (is_key) {
+      section[(d / 4 * 32 + slot) * 4 + d % 4] = static_cast<uint8_t>(quant + 128);
+    } else {
+      section[(slot / 4 * head_dim + d) * 4 + slot % 4] = static_cast<uint8_t>(quant);
+    }
     return static_cast<double>(quant) * scale;
   }
 
@@ -63,7 +73,7 @@ struct KeyList {
 
   std::vector<float> scores(const Policy& policy, uint32_t layer = 0, uint32_t kv_head = 0, uint64_t seed = 0) {
     std::vector<float> out(list.length, NAN), work(policy_work_floats(policy, list.length, head_dim));
-    policy.score({{layout, bytes(), next.data()}, list, layer, kv_head, 0, seed, work}, out);
+    policy.score({{layout, bytes(), next.data()}, list, layer, kv_head, 0, kSinks, seed, work}, out);
     return out;
   }
 
@@ -75,7 +85,7 @@ struct KeyList {
   KvLayout layout;
   std::vector<Line> storage;
   std::vector<uint32_t> next, positions;
-  std::vector<std::vector<double>> keys;  // [length][head_dim]
+  std::vector<std::vector<double>> keys, values;  // [length][head_dim]
   KvList list;
 };
 
@@ -122,6 +132,54 @@ TEST_CASE("keydiff: minus the cosine to the mean of the unit keys") {
       REQUIRE(std::abs(scores[i] + cosine) < 1e-5);
     }
   });
+}
+
+TEST_CASE("lagkv: ranks within a part of how tokens deviate, scaled by the next part") {
+  const auto deviations = [](const std::vector<std::vector<double>>& rows, size_t begin) {
+    std::vector<double> out;
+    for (size_t i = begin; i < begin + 128; ++i) {
+      std::vector<double> scaled;
+      for (size_t d = 0; d < rows[i].size(); ++d) {
+        double least = INFINITY, most = -INFINITY;
+        for (size_t j = begin + 128; j < begin + 256; ++j) {
+          least = std::min(least, rows[j][d]);
+          most = std::max(most, rows[j][d]);
+        }
+        scaled.push_back((rows[i][d] - least) / (most - least));
+      }
+      double mean = 0, square = 0;
+      for (const double x : scaled) mean += x / static_cast<double>(scaled.size());
+      for (const double x : scaled) square += (x - mean) * (x - mean) / static_cast<double>(scaled.size() - 1);
+      out.push_back(std::exp(std::sqrt(square)));
+    }
+    double sum = 0;
+    for (const double x : out) sum += x;
+    for (double& x : out) x /= sum;
+    return out;
+  };
+  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+    for (const uint32_t dim : {4u, 64u}) {
+      for (const uint32_t length : {1u, kSinks + 255, kSinks + 256, 530u}) {
+        KeyList list(type, dim, length, dim + length);
+        const std::vector<float> scores = list.scores(kLagKvPolicy);
+        const size_t parts = length < kSinks ? 0 : (length - kSinks) / 128, ranked = parts < 2 ? 0 : parts - 1;
+        for (size_t part = 0; part < ranked; ++part) {
+          const size_t begin = kSinks + part * 128;
+          const std::vector<double> keys = deviations(list.keys, begin), values = deviations(list.values, begin);
+          std::vector<double> by_rank(128, NAN);
+          for (size_t i = 0; i < 128; ++i) {
+            const double rank = static_cast<double>(scores[begin + i]) * 128;
+            REQUIRE(rank == std::floor(rank));
+            by_rank.at(static_cast<size_t>(rank)) = keys[i] + values[i];
+          }
+          for (size_t i = 1; i < 128; ++i) REQUIRE(by_rank[i - 1] <= by_rank[i] * (1 + 1e-6));
+        }
+        for (size_t i = 0; i < length; ++i) {
+          if (i < kSinks || i >= kSinks + ranked * 128) REQUIRE(scores[i] == 1.0f);
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("value norms: the sum of magnitudes of what is stored") {

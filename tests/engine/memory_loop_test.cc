@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "lethe/lethe.hpp"
+#include "runtime/cache/policy.h"
 #include "runtime/text/chat_template.h"
 #include "tests/support/fault_allocator.h"
 #include "tests/support/tiny_model.h"
+#include "tests/support/tiny_namm.h"
 
 namespace lethe::test {
 namespace {
@@ -151,26 +153,33 @@ TEST_CASE("memory: feeding and generating obtain nothing") {
   }
 }
 
-TEST_CASE("memory: evictions happen in the loop that obtains nothing") {
+TEST_CASE("memory: evictions happen in the loop that obtains nothing, by any policy") {
   const api::Model model = open_model(tiny_model_path(TinyOptions()));
-  lethe_session_params params = api::session_params(8 << 20);
-  params.max_tokens = 128;
-  params.threads = 2;
-  api::Session session = open_session(model, params);
-  lethe_generate_params generate = api::generate_params();
-  generate.max_tokens = 2000;
-  generate.ignore_eos = 1;
-  const int32_t id = 3;
-  REQUIRE(session.feed(&id, 1).ok());
-  const MemoryCounts before = memory_counts();
-  const lethe_code code = lethe_session_generate(session.handle(), &generate, nullptr, nullptr, nullptr);
-  const MemoryCounts after = memory_counts();
-  CHECK(code == LETHE_OK);
-  CHECK(after.requests == before.requests);
-  const lethe_stats stats = session.stats();
-  CHECK(stats.position == 2001);
-  CHECK(stats.evictions > 10);
-  CHECK(stats.evicted_tokens >= 2001 - session.memory().cache_tokens);
+  for (const Policy* policy : policies()) {
+    if (!policy->evicts) continue;
+    CAPTURE(std::string(policy->name));
+    lethe_session_params params = api::session_params(8 << 20);
+    params.policy = policy->name;
+    params.namm = tiny_namm().data();
+    params.namm_bytes = tiny_namm().size();
+    params.max_tokens = 128;
+    params.threads = 2;
+    api::Session session = open_session(model, params);
+    lethe_generate_params generate = api::generate_params();
+    generate.max_tokens = 2000;
+    generate.ignore_eos = 1;
+    const int32_t id = 3;
+    REQUIRE(session.feed(&id, 1).ok());
+    const MemoryCounts before = memory_counts();
+    const lethe_code code = lethe_session_generate(session.handle(), &generate, nullptr, nullptr, nullptr);
+    const MemoryCounts after = memory_counts();
+    CHECK(code == LETHE_OK);
+    CHECK(after.requests == before.requests);
+    const lethe_stats stats = session.stats();
+    CHECK(stats.position == 2001);
+    CHECK(stats.evictions > 10);
+    CHECK(stats.evicted_tokens >= 2001 - session.memory().cache_tokens);
+  }
 }
 
 // Turns of a conversation whose texts nearly fill turn_bytes. What the heap gave at most, and what it did not get back.

@@ -140,7 +140,8 @@ TEST_CASE("eval stream: the full cache under test is the full cache beside it, a
       run_json({"eval", "ppl", tiny_model(), "--text", file, "--context", "256", "--chunks", "1", "--json"});
   CHECK(json["ppl"].get<double>() == doctest::Approx(ppl["ppl"].get<double>()).epsilon(1e-4));
 
-  for (const std::string policy : {"window", "h2o", "tova", "snapkv", "keydiff", "l2", "random"}) {
+  for (const std::string policy : {"window", "h2o", "tova", "snapkv", "pyramidkv", "pyramidinfer", "scissorhands",
+                                   "fastgen", "keydiff", "lagkv", "l2", "random"}) {
     CAPTURE(policy);
     const Json half = run_json(base + Args{"--policy", policy, "--kv-fraction", "0.5"});
     CHECK(half["policy"] == policy);

@@ -131,10 +131,7 @@ void read_tokens(const KvList& list, std::span<float> scratch, Read read, const 
 // Keys, then values, of a block.  out [2 head_dim][32]
 void read_pairs(const KvLayout& layout, const uint8_t* block, float* out) {
   read_keys(layout, block, out);
-  out += layout.head_dim * kBlockSlots;
-  for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
-    for (uint32_t d = 0; d < layout.head_dim; ++d) out[d * kBlockSlots + slot] = value_at(layout, block, slot, d);
-  }
+  read_values(layout, block, out + layout.head_dim * kBlockSlots);
 }
 
 // Quadratic in the length of the list and in head_dim: an ablation, not for use.

@@ -8,8 +8,8 @@ namespace lethe {
 namespace {
 
 void observe_h2o(const ObserveArgs& args) {
-  for_each_observed(args, [](float* sums, const float* attention, uint32_t count) {
-    for (uint32_t slot = 0; slot < count; ++slot) sums[slot] += attention[slot];
+  for_each_observed(args, [](const ObservedSlots& slots) {
+    for (uint32_t slot = 0; slot < slots.count; ++slot) slots.state[slot] += slots.attention[slot];
   });
 }
 

@@ -11,9 +11,9 @@ namespace {
 constexpr float kFade = 1.0f - 1.0f / 32;  // a query: the weights of the past sum up to 32 queries
 
 void observe_snapkv(const ObserveArgs& args) {
-  for_each_observed(args, [](float* average, const float* attention, uint32_t count) {
-    for (uint32_t slot = 0; slot < count; ++slot) {
-      average[slot] = average[slot] * kFade + attention[slot] * (1 - kFade);
+  for_each_observed(args, [](const ObservedSlots& slots) {
+    for (uint32_t slot = 0; slot < slots.count; ++slot) {
+      slots.state[slot] = slots.state[slot] * kFade + slots.attention[slot] * (1 - kFade);
     }
   });
 }
@@ -28,5 +28,15 @@ constexpr Policy kSnapKvPolicy = {.name = "snapkv",
                                   .state_bytes_per_slot = sizeof(float),
                                   .observer = {kEveryQuery, observe_snapkv},
                                   .score = score_snapkv};
+
+// The same score, but early layers keep more (Cai et al. 2024, "PyramidKV: Dynamic KV Cache Compression based on
+// Pyramidal Information Funneling", arXiv 2406.02069, section 3).
+constexpr Policy kPyramidKvPolicy = {
+    .name = "pyramidkv",
+    .retention = {.recent_percent = 25, .budget = Budget::kPyramid, .pooling = {PoolKind::kMax, 7}},
+    .is_share = true,
+    .state_bytes_per_slot = sizeof(float),
+    .observer = {kEveryQuery, observe_snapkv},
+    .score = score_snapkv};
 
 }  // namespace lethe

@@ -8,8 +8,7 @@ namespace lethe {
 namespace {
 
 void observe_tova(const ObserveArgs& args) {
-  for_each_observed(args,
-                    [](float* last, const float* attention, uint32_t count) { std::copy_n(attention, count, last); });
+  for_each_observed(args, [](const ObservedSlots& slots) { std::copy_n(slots.attention, slots.count, slots.state); });
 }
 
 void score_tova(const ScoreArgs& args, std::span<float> scores) { read_slot_floats(args.pool, args.list, scores); }
