@@ -91,6 +91,13 @@ Status KvPool::carve(Arena& arena, const KvPoolOptions& options) {
   return {};
 }
 
+Status KvPool::carve_list_state(Arena& arena, uint32_t floats) {
+  list_state_ = arena.take<float>(uint64_t{list_count()} * floats);
+  if (!arena.ok()) return Status::error(ErrorCode::kInternal, "the arena is too small for the state of the lists");
+  std::fill(list_state_.begin(), list_state_.end(), 0.0f);
+  return {};
+}
+
 uint32_t KvPool::longest() const {
   uint32_t longest = 0;
   for (const KvList& list : lists_) longest = std::max(longest, list.length);
@@ -246,6 +253,7 @@ void KvPool::add_free_blocks(uint32_t begin, uint32_t end) {
 void KvPool::clear() {
   for (KvList& list : lists_) list = KvList{};
   std::fill(absorbed_.begin(), absorbed_.end(), 0.0f);
+  std::fill(list_state_.begin(), list_state_.end(), 0.0f);
   free_head_ = kNoBlock;
   free_blocks_ = 0;
   if (!next_.empty()) add_free_blocks(0, block_count_);  // not when measuring

@@ -60,6 +60,9 @@ class KvPool {
   // (block_count may be 0), kInternal when the arena is too small.
   Status carve(Arena& arena, const KvPoolOptions& options);
 
+  // What the policy remembers of every list: `floats` each, zero at first. kInternal when the arena is too small.
+  Status carve_list_state(Arena& arena, uint32_t floats);
+
   // The memory of the blocks: blocks_bytes() bytes, 64-byte aligned, not owned.
   void set_blocks(uint8_t* blocks) { blocks_ = blocks; }
   uint64_t blocks_bytes() const { return static_cast<uint64_t>(block_count_) * layout_.block_bytes; }
@@ -83,6 +86,12 @@ class KvPool {
     return absorbed_.subspan((layer * kv_heads_ + kv_head) * size, size);
   }
   std::span<float> all_absorbed() const { return absorbed_; }  // [layers * kv_heads][1 + 2 * head_dim], or empty
+
+  std::span<float> list_state(uint32_t layer, uint32_t kv_head) const {
+    const size_t size = list_state_.size() / list_count();
+    return list_state_.subspan((layer * kv_heads_ + kv_head) * size, size);
+  }
+  std::span<float> all_list_state() const { return list_state_; }  // [layers * kv_heads][floats of carve_list_state]
 
   const KvList& list(uint32_t layer, uint32_t kv_head) const { return lists_[layer * kv_heads_ + kv_head]; }
 
@@ -151,9 +160,10 @@ class KvPool {
 
   KvLayout layout_{};
   uint8_t* blocks_ = nullptr;
-  std::span<uint32_t> next_;   // [blocks carved] next block of the list, or of the free chain
-  std::span<KvList> lists_;    // [layers * kv_heads]
-  std::span<float> absorbed_;  // all_absorbed()
+  std::span<uint32_t> next_;     // [blocks carved] next block of the list, or of the free chain
+  std::span<KvList> lists_;      // [layers * kv_heads]
+  std::span<float> absorbed_;    // all_absorbed()
+  std::span<float> list_state_;  // all_list_state()
   uint32_t layers_ = 0;
   uint32_t kv_heads_ = 0;
   uint32_t block_count_ = 0;

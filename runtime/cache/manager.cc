@@ -408,14 +408,17 @@ void CacheManager::rate_by_score(uint32_t list_index, const Aim& aim, uint32_t e
   const KvPoolView view = pool_->view();
   const KvList& list = list_at(list_index);
   const std::span<float> scores = scores_.first(list.length);
+  const uint32_t layer = list_index / pool_->kv_heads(), kv_head = list_index % pool_->kv_heads();
   policy_->score({.pool = view,
                   .list = list,
-                  .layer = list_index / pool_->kv_heads(),
-                  .kv_head = list_index % pool_->kv_heads(),
+                  .layer = layer,
+                  .kv_head = kv_head,
                   .next_position = aim.position,
                   .sinks = options_.sinks,
                   .seed = options_.seed,
                   .work = work_,
+                  .list_state = pool_->list_state(layer, kv_head),
+                  .attention = options_.attention.empty() ? LayerAttention{} : options_.attention[layer],
                   .namm = policy_->namm},
                  scores);
   for_each_block(view, list, [&](const uint8_t* block, uint32_t rank, uint32_t count) {

@@ -29,8 +29,9 @@ struct CacheOptions {
   uint64_t seed = 0;  // for policies that draw
   // Tokens that a query of a layer sees, itself included; 0: all. What lies behind a window is dropped, and nothing is
   // lost by it. Empty: no layer has a window. Outlives the manager.
-  std::span<const uint32_t> windows = {};  // [layers]
-  uint32_t longest_step = 0;               // most tokens of make_room, for lists with a window and for pins
+  std::span<const uint32_t> windows = {};          // [layers]
+  std::span<const LayerAttention> attention = {};  // [layers], for policies that see queries. Outlives the manager.
+  uint32_t longest_step = 0;                       // most tokens of make_room, for lists with a window and for pins
 };
 
 // One eviction. A list counts when it lost tokens.

@@ -1,8 +1,9 @@
-// What a backend reports of the attention it computes, for policies that judge tokens by it.
+// What a backend reports of the queries and the attention it computes, for policies that judge tokens by them.
 #pragma once
 
 #include <cstdint>
 #include <limits>
+#include <span>
 
 #include "runtime/cache/kv_layout.h"
 
@@ -30,10 +31,28 @@ struct ObserveArgs {
   bool last;               // the tile holds the step's last query
 };
 
-// Nothing is observed when it wants no queries.
+// All queries of a step that one KV head answers, before they pay attention. Steps come in order; lists of a layer may
+// be reported at the same time.
+struct QueryArgs {
+  std::span<float> list_state;  // Policy::list_state_floats, of this list
+  uint32_t layer;
+  uint32_t kv_head;
+  uint32_t first_position;  // of the step's first query
+  uint32_t queries;
+  uint32_t group;  // query heads that share the KV head
+  uint32_t head_dim;
+  // Rotated: dimension i with i + rotary_dim / 2.
+  const float* q;          // [queries][q_stride], the group's heads adjacent
+  uint32_t q_stride;       // floats
+  const float *cos, *sin;  // [queries][rotary_dim / 2]
+  uint32_t rotary_dim;
+};
+
+// Attention is observed when it wants queries, queries when there is a function to see them.
 struct Observer {
   uint32_t queries = 0;  // how many of a step's last ones it must see; tiles that hold others besides are given whole
   void (*see)(const ObserveArgs& args) = nullptr;
+  void (*see_queries)(const QueryArgs& args) = nullptr;
 };
 inline constexpr uint32_t kEveryQuery = std::numeric_limits<uint32_t>::max();
 

@@ -3,7 +3,7 @@
 //
 // A policy is constant data and pure functions. What it must remember of a token lives in the token's slot (the state
 // section of the block), moves with it when the list is compacted, starts as zero and is charged to the same cap as
-// keys and values: policies are compared at equal total bytes.
+// keys and values: policies are compared at equal total bytes. So is what it remembers of a whole list.
 #pragma once
 
 #include <cstdint>
@@ -58,16 +58,27 @@ struct Retention {
   bool rectangular = false;
 };
 
+// How a layer turns a query and a key into a score.
+struct LayerAttention {
+  uint32_t group = 1;  // query heads that share a KV head
+  float scale = 1;
+  uint32_t rotary_dim = 0;
+  const float* inv_freq = nullptr;  // [rotary_dim / 2], of RoPE
+};
+
 // One list whose tokens are to be scored.
 struct ScoreArgs {
   KvPoolView pool;
   KvList list;
   uint32_t layer;
   uint32_t kv_head;
-  uint32_t next_position;              // of the token that comes next
-  uint32_t sinks;                      // first ranks that stay in any case
-  uint64_t seed;                       // for policies that draw
-  std::span<float> work;               // [policy_work_floats]
+  uint32_t next_position;  // of the token that comes next
+  uint32_t sinks;          // first ranks that stay in any case
+  uint64_t seed;           // for policies that draw
+  std::span<float> work;   // [policy_work_floats]
+  // For policies that see queries.
+  std::span<const float> list_state = {};
+  LayerAttention attention = {};
   const namm::Scorer* namm = nullptr;  // of learned policies
 };
 
@@ -89,6 +100,8 @@ struct Policy {
 
   uint32_t state_bytes_per_slot = 0;
   uint32_t state_rows = 1;  // KvLayout::state_rows
+  // What it remembers of every list, zero at first; null: nothing.
+  uint32_t (*list_state_floats)(uint32_t group, uint32_t head_dim) = nullptr;
   Observer observer = {};
   // Higher is worth more; what is not a number counts as least. Null: nothing is scored.
   //   scores [list.length]

@@ -54,6 +54,12 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
   const uint64_t blocks = pool_blocks(config, shape);
   windows_ = arena.take<uint32_t>(config.window == 0 ? 0 : config.layers);
   for (uint32_t layer = 0; layer < windows_.size(); ++layer) windows_[layer] = config.window_of(layer);
+  attention_ = arena.take<LayerAttention>(policy_.observer.see_queries != nullptr ? config.layers : 0);
+  const uint32_t group = config.heads / config.kv_heads;
+  for (uint32_t layer = 0; layer < attention_.size(); ++layer) {
+    const cpu::RopeTable rope = backend_.rope(layer);
+    attention_[layer] = {group, config.score_scale(), rope.rotary_dim, rope.inv_freq};
+  }
   LETHE_RETURN_IF_ERROR(kv_.carve(arena, {.layers = config.layers,
                                           .kv_heads = config.kv_heads,
                                           .head_dim = config.head_dim,
@@ -69,8 +75,13 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                         .hand_over = options_.hand_over,
                                         .seed = options_.policy_seed,
                                         .windows = windows_,
+                                        .attention = attention_,
                                         .longest_step = shape.chunk}));
   count(MemoryTag::kKvIndex);
+  if (policy_.list_state_floats != nullptr) {
+    LETHE_RETURN_IF_ERROR(kv_.carve_list_state(arena, policy_.list_state_floats(group, config.head_dim)));
+  }
+  count(MemoryTag::kKvPool);
   const Sampler::Scratch sampler_scratch = Sampler::layout(arena, config.vocab);
   count(MemoryTag::kSampler);
 
@@ -128,8 +139,7 @@ void Session::reset() {
 
 Status Session::set_ram(uint64_t bytes) {
   LETHE_RETURN_IF_ERROR(check_usable());
-  uint64_t& pool = plan_.tag_bytes[static_cast<int>(MemoryTag::kKvPool)];
-  const uint64_t fixed = plan_.total - pool;
+  const uint64_t pool = round_up(kv_.blocks_bytes(), os::page_size()), fixed = plan_.total - pool;
   const auto pool_bytes = [&](uint32_t blocks_per_list) {
     const SessionShape shape{plan_.shape.chunk, blocks_per_list};
     return round_up(pool_blocks(model_->config(), shape) * kv_.layout().block_bytes, os::page_size());
@@ -169,7 +179,7 @@ Status Session::set_ram(uint64_t bytes) {
   LETHE_RETURN_IF_ERROR(ledger_.set_cap(bytes));
   plan_.shape = shape;
   plan_.total = fixed + wanted;
-  pool = wanted;
+  plan_.tag_bytes[static_cast<int>(MemoryTag::kKvPool)] += wanted - pool;
   options_.ram_bytes = bytes;
   return {};
 }

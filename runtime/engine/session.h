@@ -149,12 +149,13 @@ class Session {
   Sampler sampler_;
   StreamDecoder decoder_;
   StopMatcher stops_;
-  std::span<int32_t> pending_ids_;  // [chunk] tokens of a text on their way into the cache
-  std::span<char> turn_;            // [turn_bytes] text of one turn, rendered
-  std::span<uint32_t> windows_;     // [layers] when there are any
-  uint64_t position_ = 0;           // tokens fed since the start, forgotten ones included
-  bool has_logits_ = false;         // logits(0) belong to the last token
-  bool in_turn_ = false;            // a turn was fed before: the next one closes the assistant's reply first
+  std::span<int32_t> pending_ids_;       // [chunk] tokens of a text on their way into the cache
+  std::span<char> turn_;                 // [turn_bytes] text of one turn, rendered
+  std::span<uint32_t> windows_;          // [layers] when there are any
+  std::span<LayerAttention> attention_;  // [layers] when the policy sees queries
+  uint64_t position_ = 0;                // tokens fed since the start, forgotten ones included
+  bool has_logits_ = false;              // logits(0) belong to the last token
+  bool in_turn_ = false;                 // a turn was fed before: the next one closes the assistant's reply first
   bool failed_ = false;
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> held_{false};

@@ -1,6 +1,6 @@
 // Saved sessions and forks. A snapshot file is:
-//   FileHeader, pinned ranges u32 [pin_count][2], list lengths u32 [layers * kv_heads], logits f32 [vocab] when there
-//   are any,
+//   FileHeader, pinned ranges u32 [pin_count][2], list lengths u32 [layers * kv_heads], KvPool::all_absorbed(),
+//   KvPool::all_list_state(), logits f32 [vocab] when there are any,
 //   then for every list its blocks in order; at the end XXH64 of all before it.
 // Host byte order: a snapshot belongs to the kind of machine that wrote it, and to one version of its layout.
 #include <algorithm>
@@ -137,6 +137,7 @@ Status Session::save(const char* path) {
     }
   }
   LETHE_RETURN_IF_ERROR(write(kv_.all_absorbed().data(), kv_.all_absorbed().size_bytes()));
+  LETHE_RETURN_IF_ERROR(write(kv_.all_list_state().data(), kv_.all_list_state().size_bytes()));
   if (has_logits_) LETHE_RETURN_IF_ERROR(write(backend_.logits(0).data(), backend_.logits(0).size_bytes()));
   LETHE_RETURN_IF_ERROR(
       for_each_block(kv_, [&](uint32_t block) { return write(kv_.block(block), kv_.layout().block_bytes); }));
@@ -183,7 +184,10 @@ Status Session::restore(const char* path) {
   const uint8_t* pin_bytes = reader.take(state.pin_count * sizeof(TokenRange));
   const uint8_t* lengths = reader.take(uint64_t{kv_.list_count()} * sizeof(uint32_t));
   const uint8_t* absorbed = reader.take(kv_.all_absorbed().size_bytes());
-  if (pin_bytes == nullptr || lengths == nullptr || absorbed == nullptr) return corrupt("too short");
+  const uint8_t* list_state = reader.take(kv_.all_list_state().size_bytes());
+  if (pin_bytes == nullptr || lengths == nullptr || absorbed == nullptr || list_state == nullptr) {
+    return corrupt("too short");
+  }
   Pins pins;
   for (uint64_t i = 0; i < state.pin_count; ++i) {
     TokenRange range;
@@ -240,6 +244,9 @@ Status Session::restore(const char* path) {
     return {};
   }));
   if (!kv_.all_absorbed().empty()) memcpy(kv_.all_absorbed().data(), absorbed, kv_.all_absorbed().size_bytes());
+  if (!kv_.all_list_state().empty()) {
+    memcpy(kv_.all_list_state().data(), list_state, kv_.all_list_state().size_bytes());
+  }
   if (logits != nullptr) memcpy(backend_.logits(0).data(), logits, backend_.logits(0).size_bytes());
   adopt(state, sampler, pins);
   return {};
@@ -273,6 +280,7 @@ Result<Session*> Session::fork() {
     return status;
   }
   std::ranges::copy(kv_.all_absorbed(), copy->kv_.all_absorbed().begin());
+  std::ranges::copy(kv_.all_list_state(), copy->kv_.all_list_state().begin());
   std::copy_n(backend_.logits(0).data(), backend_.logits(0).size(), copy->backend_.logits(0).data());
   copy->adopt(saved_state(), sampler, manager_.pins());
   return copy;

@@ -220,6 +220,56 @@ TEST_CASE("decoder: what a policy sees sums up to one for every query and head, 
   }
 }
 
+// Queries of the first layer that a policy is shown, rotated back to position 0: [KV heads][tokens].
+std::array<std::vector<std::vector<float>>, 2> shown_queries;
+
+void observe_queries(const QueryArgs& args) {
+  if (args.layer != 0) return;
+  const uint32_t half = args.rotary_dim / 2;
+  for (uint32_t t = 0; t < args.queries; ++t) {
+    std::vector<float> row;
+    for (uint32_t head = 0; head < args.group; ++head) {
+      const float* q = args.q + t * args.q_stride + head * args.head_dim;
+      for (uint32_t i = 0; i < half; ++i) {
+        const float c = args.cos[t * half + i], s = args.sin[t * half + i];
+        row.push_back(q[i] * c + q[half + i] * s);
+        row.push_back(q[half + i] * c - q[i] * s);
+      }
+    }
+    CHECK(args.first_position + t == shown_queries[args.kv_head].size());
+    shown_queries[args.kv_head].push_back(row);
+  }
+}
+
+TEST_CASE("decoder: queries that a policy sees are those of their head and position, and it changes no bit") {
+  TinyOptions shape;
+  shape.heads = 6;
+  shape.kv_heads = 2;
+  const OpenModel model(tiny_model_path(shape));
+  // In the first layer a token's query follows from the token and its position alone.
+  const Ids ids(200, 77);
+  const Output expected = run(model, full_options(224, 64), ids);
+  Policy watching = kFullPolicy;
+  watching.observer.see_queries = observe_queries;
+  for (const uint32_t chunk : {1u, 13u, 64u}) {
+    for (auto& queries : shown_queries) queries.clear();
+    SessionOptions options = full_options(224, chunk);
+    options.threads = 2;
+    options.policy = &watching;
+    REQUIRE(run(model, options, ids) == expected);
+    for (const auto& queries : shown_queries) {
+      REQUIRE(queries.size() == ids.size());
+      float size = 0;
+      for (const float x : queries[0]) size = std::max(size, std::abs(x));
+      CHECK(size > 1e-3f);
+      for (const auto& query : queries) {
+        for (size_t i = 0; i < query.size(); ++i) REQUIRE(std::abs(query[i] - queries[0][i]) <= 1e-5f * size);
+      }
+    }
+    CHECK(shown_queries[0][0] != shown_queries[1][0]);
+  }
+}
+
 TEST_CASE("decoder: before anything is forgotten, rolling positions are absolute ones") {
   const OpenModel model(tiny_model_path(GgmlType::kF32));
   const Ids ids = random_ids(120, kVocab, 9);

@@ -171,10 +171,33 @@ void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint3
       for (uint32_t i = 0; i < kPartTokens / kBlockSlots && block != kNoBlock; ++i) block = kv.view().next[block];
     }
   }
+  if (options_.observer.see_queries != nullptr) show_queries(s);
   const uint32_t unobserved = tokens - std::min(tokens, options_.observer.queries);
   const uint32_t first = options_.observer.queries == 0 ? s.tiles() : (s.lead + unobserved) / kQueryTile;
   attend_tiles(s, first);
   for (uint32_t tile = first; tile < s.tiles(); ++tile) attend_observed(s, tile);
+}
+
+void CpuBackend::show_queries(const AttendStep& s) {
+  const ModelConfig& config = model_->config();
+  const uint32_t group = config.heads / config.kv_heads;
+  const RopeTable table = rope(s.layer);
+  parallel_ranges(config.kv_heads, s.tokens < 16 ? config.kv_heads : 1, [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t head = begin; head < end; ++head) {
+      options_.observer.see_queries({.list_state = s.kv.list_state(s.layer, head),
+                                     .layer = s.layer,
+                                     .kv_head = head,
+                                     .first_position = s.first_position,
+                                     .queries = s.tokens,
+                                     .group = group,
+                                     .head_dim = config.head_dim,
+                                     .q = floats(s.step.in) + uint64_t{head} * group * config.head_dim,
+                                     .q_stride = config.heads * config.head_dim,
+                                     .cos = table.cos,
+                                     .sin = table.sin,
+                                     .rotary_dim = table.rotary_dim});
+    }
+  });
 }
 
 // The first `tiles` tiles.

@@ -78,6 +78,7 @@ class CpuBackend {
 
   std::span<float> logits(uint32_t row) const { return logits_.subspan(row * vocab_, vocab_); }
   const Kernels& kernels() const { return kernels_; }
+  RopeTable rope(uint32_t layer) const;  // of the step at hand; the frequencies stay
 
  private:
   float* floats(BufferId id) const;
@@ -86,7 +87,6 @@ class CpuBackend {
 
   void embed(const StepInput& input, uint32_t first_position);
   void fill_rope(uint32_t first_position, uint32_t tokens);
-  RopeTable rope(uint32_t layer) const;
   void run_step(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position, const KvPool& kv);
   const float* vector(Role role, uint32_t layer) const;  // null when the model has none
   void norm(const float* in, Role weight, const float* bias, uint32_t layer, uint32_t floats, float* out);
@@ -113,6 +113,7 @@ class CpuBackend {
   void attend_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread, float* scores);
   void attend_absorbed(const AttendStep& s, const AttendUnit& unit);
   void merge_parts(const AttendStep& s, const AttendUnit& unit);
+  void show_queries(const AttendStep& s);
   void attend_tiles(const AttendStep& s, uint32_t tiles);
   void attend_observed(const AttendStep& s, uint32_t tile);
   void observe_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread, const float* scores);
