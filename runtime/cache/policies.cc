@@ -3,10 +3,14 @@
 namespace lethe {
 namespace {
 
-constexpr const Policy* kPolicies[] = {&kFullPolicy,    &kWindowPolicy,    &kRandomPolicy,       &kL2Policy,
-                                       &kKeyDiffPolicy, &kLagKvPolicy,     &kH2oPolicy,          &kTovaPolicy,
-                                       &kSnapKvPolicy,  &kPyramidKvPolicy, &kPyramidInferPolicy, &kScissorhandsPolicy,
-                                       &kFastGenPolicy, &kNammPolicy};
+constexpr const Policy* kPolicies[] = {&kFullPolicy,         &kWindowPolicy,
+                                       &kRandomPolicy,       &kL2Policy,
+                                       &kKeyDiffPolicy,      &kLagKvPolicy,
+                                       &kH2oPolicy,          &kTovaPolicy,
+                                       &kSnapKvPolicy,       &kPyramidKvPolicy,
+                                       &kPyramidInferPolicy, &kScissorhandsPolicy,
+                                       &kFastGenPolicy,      &kExpectedAttentionPolicy,
+                                       &kNammPolicy};
 
 }  // namespace
 

@@ -127,6 +127,7 @@ extern const Policy kPyramidInferPolicy;
 extern const Policy kScissorhandsPolicy;
 extern const Policy kFastGenPolicy;
 extern const Policy kLagKvPolicy;
+extern const Policy kExpectedAttentionPolicy;
 extern const Policy kNammPolicy;
 
 std::span<const Policy* const> policies();

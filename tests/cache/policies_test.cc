@@ -182,6 +182,97 @@ TEST_CASE("lagkv: ranks within a part of how tokens deviate, scaled by the next 
   }
 }
 
+// The first half of head_dim is rotated, and scaled as YaRN does it.
+TEST_CASE("expected-attention: the softmax that the fading mean of queries gives at the next 512 positions") {
+  constexpr uint32_t kGroup = 2, kQueries = 1500, kNext = 2000;
+  constexpr double kMagnitude = 1.2, kScale = 0.3;
+  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+    for (const uint32_t dim : {4u, 64u}) {
+      const uint32_t rotary = dim / 2, half = rotary / 2, stride = kGroup * dim + 3;
+      std::vector<float> inv_freq, cos, sin, q(size_t{kQueries} * stride, NAN);
+      for (uint32_t i = 0; i < half; ++i) inv_freq.push_back(static_cast<float>(std::pow(100.0, -1.0 * i / half)));
+      const auto angle = [&](uint32_t position, uint32_t i) { return position * static_cast<double>(inv_freq[i]); };
+      std::mt19937 random(dim);
+      std::normal_distribution<double> normal(0.2, 1);
+      std::vector<std::vector<double>> means(kGroup, std::vector<double>(dim));
+      for (uint32_t t = 0; t < kQueries; ++t) {
+        const double count = t < 4 ? INFINITY : std::min(t - 3.0, 1024.0);  // the first four are skipped
+        for (uint32_t i = 0; i < half; ++i) {
+          cos.push_back(static_cast<float>(std::cos(angle(t, i)) * kMagnitude));
+          sin.push_back(static_cast<float>(std::sin(angle(t, i)) * kMagnitude));
+        }
+        for (uint32_t head = 0; head < kGroup; ++head) {
+          std::vector<double> raw(dim);
+          for (double& x : raw) x = normal(random) + head;
+          float* const out = &q[size_t{t} * stride + head * dim];
+          for (uint32_t d = 0; d < dim; ++d) {
+            means[head][d] += (raw[d] * (d < rotary ? kMagnitude : 1) - means[head][d]) / count;
+            out[d] = static_cast<float>(raw[d]);
+          }
+          for (uint32_t i = 0; i < half; ++i) {
+            const double c = std::cos(angle(t, i)) * kMagnitude, s = std::sin(angle(t, i)) * kMagnitude;
+            out[i] = static_cast<float>(raw[i] * c - raw[half + i] * s);
+            out[half + i] = static_cast<float>(raw[half + i] * c + raw[i] * s);
+          }
+        }
+      }
+      const Policy& policy = kExpectedAttentionPolicy;
+      std::vector<float> state(policy.list_state_floats(kGroup, dim));
+      for (uint32_t begin = 0, end = 701; begin < kQueries; begin = end, end = kQueries) {
+        policy.observer.see_queries({.list_state = state,
+                                     .layer = 0,
+                                     .kv_head = 0,
+                                     .first_position = begin,
+                                     .queries = end - begin,
+                                     .group = kGroup,
+                                     .head_dim = dim,
+                                     .q = &q[size_t{begin} * stride],
+                                     .q_stride = stride,
+                                     .cos = &cos[size_t{begin} * half],
+                                     .sin = &sin[size_t{begin} * half],
+                                     .rotary_dim = rotary});
+      }
+      for (const uint32_t length : {2u, kSinks, 33u, 200u}) {
+        KeyList list(type, dim, length, dim + length);
+        std::vector<float> scores(length, NAN), work(policy_work_floats(policy, length, dim));
+        policy.score({.pool = {list.layout, list.bytes(), list.next.data()},
+                      .list = list.list,
+                      .layer = 0,
+                      .kv_head = 0,
+                      .next_position = kNext,
+                      .sinks = kSinks,
+                      .seed = 0,
+                      .work = work,
+                      .list_state = state,
+                      .attention = {kGroup, static_cast<float>(kScale), rotary, inv_freq.data()}},
+                     scores);
+        std::vector<double> expected(length);
+        for (uint32_t head = 0; head < kGroup; ++head) {
+          std::vector<double> query = means[head], weights(length);
+          std::fill_n(query.begin(), rotary, 0.0);
+          for (uint32_t position = kNext; position < kNext + 512; ++position) {
+            for (uint32_t i = 0; i < half; ++i) {
+              const double a = means[head][i], b = means[head][half + i];
+              query[i] += (a * std::cos(angle(position, i)) - b * std::sin(angle(position, i))) / 512;
+              query[half + i] += (b * std::cos(angle(position, i)) + a * std::sin(angle(position, i))) / 512;
+            }
+          }
+          double sum = 0;
+          for (uint32_t rank = kSinks; rank < length; ++rank) {
+            double score = 0;
+            for (uint32_t d = 0; d < dim; ++d) score += query[d] * list.keys[rank][d];
+            sum += weights[rank] = std::exp(score * kScale);
+          }
+          for (uint32_t rank = kSinks; rank < length; ++rank) expected[rank] += weights[rank] / sum / kGroup;
+        }
+        for (uint32_t rank = 0; rank < length; ++rank) {
+          REQUIRE(std::abs(scores[rank] - expected[rank]) <= 1e-4 * expected[rank]);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("value norms: the sum of magnitudes of what is stored") {
   for (const uint32_t dim : {3u, 16u, 80u}) {
     for (const KvType type : {KvType::kF16, KvType::kInt8}) {

@@ -143,7 +143,7 @@ TEST_CASE("memory: the ladder of caps") {
 
 TEST_CASE("memory: more memory never gives a smaller cache for the same prefill chunk") {
   const Opened opened;
-  for (const char* policy : {"window", "full"}) {
+  for (const char* policy : {"window", "expected-attention", "full"}) {
     for (const uint32_t chunk : {0u, 1u, 16u, 100u}) {
       CAPTURE(policy);
       CAPTURE(chunk);
@@ -176,10 +176,11 @@ TEST_CASE("memory: the plan is what is taken, for 200 random sets of options") {
   const Opened opened;
   std::mt19937 random(20240607);
   const auto up_to = [&random](uint32_t most) { return static_cast<uint32_t>(random() % (uint64_t{most} + 1)); };
+  constexpr const char* kPolicies[] = {"window", "expected-attention", "full"};  // one remembers something of lists
   uint32_t evicting = 0, at_the_minimum = 0;
   for (int round = 0; round < 200; ++round) {
     lethe_session_params params = api::session_params(0);
-    params.policy = up_to(1) == 0 ? "window" : "full";
+    params.policy = kPolicies[up_to(2)];
     params.kv_type = up_to(1) == 0 ? LETHE_KV_F16 : LETHE_KV_INT8;
     params.positions = static_cast<int32_t>(up_to(2));
     params.prefill_chunk = up_to(2) == 0 ? 0 : 1 + up_to(up_to(1) == 0 ? 64 : 2047);
@@ -211,7 +212,7 @@ TEST_CASE("memory: the plan is what is taken, for 200 random sets of options") {
     const lethe_memory memory = check_created(opened, params, round % 8 == 0);
     REQUIRE(memory.minimum_ram_bytes == minimum);
     REQUIRE(memory.cache_tokens >= params.max_tokens);
-    evicting += params.policy == std::string("window") ? 1 : 0;
+    evicting += params.policy == std::string("full") ? 0 : 1;
     at_the_minimum += memory.cache_tokens == smallest.cache_tokens ? 1 : 0;
   }
   CHECK(evicting > 50);

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -135,6 +136,61 @@ TEST_CASE("snapshot: another process goes on with the same tokens") {
   std::string expected;
   for (const int32_t id : go_on(*session).ids) expected += std::to_string(id) + ' ';
   CHECK(read_file(out) == expected);
+}
+
+// What Expected Attention remembers of every list of the tiny model, from a file without pins: how many queries, then
+// their mean for two heads.
+std::vector<std::vector<float>> list_states(const std::string& file) {
+  const size_t head = kPositionAt + 8 + 8 + 32 + 8 + 4 * 256 + 8, lists = 4, floats = 1 + 2 * 16;
+  std::vector<std::vector<float>> states(lists, std::vector<float>(floats));
+  for (size_t list = 0; list < lists; ++list) {
+    std::memcpy(states[list].data(), &file.at(head + 4 * lists + 4 * floats * list), 4 * floats);
+  }
+  return states;
+}
+
+TEST_CASE("snapshot: what a policy remembers of lists goes with the conversation and ends with it") {
+  const OpenModel model(tiny_model_path(GgmlType::kF32));
+  SessionOptions options = window_options(64);
+  options.policy = &kExpectedAttentionPolicy;
+  OpenSession session(model, options), other(model, options);
+  talk(*session, kSampled);
+  const std::string saved = save(*session), file = read_file(saved);
+  for (const std::vector<float>& state : list_states(file)) {
+    CHECK(state[0] == 130 - 4);
+    CHECK(std::count(state.begin(), state.end(), 0.0f) == 0);
+  }
+  OpenSession copy(session->fork());
+  CHECK(read_file(save(*copy)) == file);
+  REQUIRE(other->set_sampling(kSampled).ok());
+  feed(*other, random_ids(200, kVocab, 2));  // to be replaced
+  REQUIRE(other->restore(saved.c_str()).ok());
+  CHECK(read_file(save(*other)) == file);
+  const Continuation expected = go_on(*session);
+  CHECK(go_on(*copy) == expected);
+  CHECK(go_on(*other) == expected);
+  session->reset();
+  talk(*session, kSampled);
+  CHECK(read_file(save(*session)) == file);
+}
+
+TEST_CASE("snapshot: what a policy remembers of lists stays when the cap moves") {
+  const OpenModel model(tiny_model_path(GgmlType::kF32));
+  SessionOptions options = window_options(512);
+  options.policy = &kExpectedAttentionPolicy;
+  OpenSession session(model, options);
+  feed(*session, random_ids(600, kVocab, 1));
+  const auto states = list_states(read_file(save(*session)));
+  const uint64_t total = session->plan().total, pool = session->ledger().used(MemoryTag::kKvPool);
+  for (const uint64_t cap : {total - pool / 2, total}) {
+    REQUIRE(session->set_ram(cap).ok());
+    CHECK(list_states(read_file(save(*session))) == states);
+    CHECK(session->ledger().used(MemoryTag::kKvPool) ==
+          session->plan().tag_bytes[static_cast<int>(MemoryTag::kKvPool)]);
+    CHECK(session->ledger().total() == session->plan().total);
+    CHECK(session->ledger().total() <= cap);
+  }
+  CHECK(session->ledger().used(MemoryTag::kKvPool) == pool);
 }
 
 TEST_CASE("snapshot: also before any token, without logits, and into a larger cache") {

@@ -141,7 +141,7 @@ TEST_CASE("eval stream: the full cache under test is the full cache beside it, a
   CHECK(json["ppl"].get<double>() == doctest::Approx(ppl["ppl"].get<double>()).epsilon(1e-4));
 
   for (const std::string policy : {"window", "h2o", "tova", "snapkv", "pyramidkv", "pyramidinfer", "scissorhands",
-                                   "fastgen", "keydiff", "lagkv", "l2", "random"}) {
+                                   "fastgen", "expected-attention", "keydiff", "lagkv", "l2", "random"}) {
     CAPTURE(policy);
     const Json half = run_json(base + Args{"--policy", policy, "--kv-fraction", "0.5"});
     CHECK(half["policy"] == policy);

@@ -126,8 +126,8 @@ typedef struct lethe_session_params {
   uint64_t host_bytes;    /* of the caller's own, to be counted inside the cap; 0 by default */
   const char* policy;     /* what the cache forgets: "window" (default: the first tokens and the most recent), "h2o",
                              "tova", "snapkv", "pyramidkv", "pyramidinfer", "scissorhands", "fastgen",
-                             "keydiff", "lagkv", "l2", "namm" (learned), "random" (a control), or "full": nothing, and a
-                             full cache is an error */
+                             "expected-attention", "keydiff", "lagkv", "l2", "namm" (learned), "random" (a control), or
+                             "full": nothing, and a full cache is an error */
   uint32_t sinks;         /* first tokens that are never forgotten; default 4 */
   int32_t kv_type;        /* LETHE_KV_*; default f16 */
   int32_t positions;      /* LETHE_POSITIONS_* */
