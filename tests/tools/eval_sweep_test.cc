@@ -113,9 +113,26 @@ TEST_CASE("a stream cell can be run again by hand") {
   run_json(sweep_args(folder, "1"));
   for (const Json& line : lines_of(folder.file("results.jsonl"))) {
     if (line["task"] != "stream" || line["policy"] != "keydiff" || line["kv_fraction"] != 0.5) continue;
-    const Json json = run_json({"eval", "stream", long_model(), "--text", book(), "--tokens", "768", "--score-from",
-                                "384", "--skip", std::to_string(line["skip"].get<uint64_t>()), "--policy", "keydiff",
-                                "--policy-seed", "1", "--kv-fraction", "0.5", "--json"});
+    const Json json = run_json({"eval",
+                                "stream",
+                                long_model(),
+                                "--text",
+                                book(),
+                                "--tokens",
+                                "768",
+                                "--score-from",
+                                "384",
+                                "--step",
+                                std::to_string(line["step"].get<uint32_t>()),
+                                "--skip",
+                                std::to_string(line["skip"].get<uint64_t>()),
+                                "--policy",
+                                "keydiff",
+                                "--policy-seed",
+                                "1",
+                                "--kv-fraction",
+                                "0.5",
+                                "--json"});
     CHECK(json["nll"] == line["metrics"]["nll"]);
     CHECK(json["kl_to_full"] == line["metrics"]["kl_to_full"]);
     return;
