@@ -122,6 +122,8 @@ class ComparePeersTest(unittest.TestCase):
         finished = compare_peers.execute(compare_peers.Run("p", "", argv, None), [])
         self.assertEqual(finished.stdout, "a\nb\n")
         self.assertGreater(finished.rss_peak_bytes, 96 << 20)
+        self.assertGreater(finished.private_peak_bytes, 96 << 20)
+        self.assertLess(finished.private_peak_bytes, finished.rss_peak_bytes)
         self.assertGreaterEqual(finished.cpu_s, 0.3)
         self.assertGreaterEqual(finished.first_byte_s, 0.3)
         self.assertGreaterEqual(finished.wall_s, finished.first_byte_s + 0.2)
@@ -143,6 +145,7 @@ print(" at")
         self.assertEqual(llama["first_token_ms"]["variant"], "repack")
         self.assertEqual(llama["rss_peak_bytes"]["variant"], "no repack")
         self.assertLess(llama["rss_peak_bytes"]["median"], 64 << 20)
+        self.assertLess(llama["private_peak_bytes"]["median"], 64 << 20)
 
     def test_lower_is_better_for_times_and_memory(self):
         self.assertEqual(compare_peers.better("first_token_ms", 50, 200), 4)

@@ -25,15 +25,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import typing
 
 EXAMPLES = """\
 columns:
   Median (min - max) of tokens per second; "lethe" is how many times better lethe's median is than this one. RSS is the
-  peak of resident memory, mapped files included. CPU s is the CPU time of the whole process, beside its wall time: both
-  include loading and warming up (lethe bench warms up with a full run of each phase, llama-bench with the prompt and one
-  token). These three are of the variant with the fastest decode.
+  peak of resident memory, mapped files included; private is what of it the system cannot drop, looked at every 5 ms.
+  CPU s is the CPU time of the whole process, beside its wall time: both include loading and warming up (lethe bench warms
+  up with a full run of each phase, llama-bench with the prompt and one token). RSS, CPU s and wall s are of the variant
+  with the fastest decode.
 
 examples:
   tools/bench/compare_peers.py --model m.lethe --llama-bench llama.cpp/build/bin/llama-bench \\
@@ -92,6 +94,30 @@ class Finished:
     wall_s: float
     cpu_s: float
     rss_peak_bytes: int
+    private_peak_bytes: int  # anonymous memory, which the system cannot drop; 0 when it ended before the first look
+
+
+class PrivatePeak(threading.Thread):
+    """Looks at the private memory of a process (Linux: RssAnon + VmSwap) every few milliseconds until it ends."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.status, self.peak, self.ended = f"/proc/{pid}/status", 0, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.ended.wait(0.005):
+            try:
+                with open(self.status, encoding="ascii", errors="replace") as status:
+                    sizes = [int(line.split()[1]) for line in status if line.startswith(("RssAnon:", "VmSwap:"))]
+            except OSError:
+                return
+            self.peak = max(self.peak, 1024 * sum(sizes))
+
+    def bytes(self):
+        self.ended.set()
+        self.join()
+        return self.peak
 
 
 def execute(run, wrap):
@@ -101,6 +127,7 @@ def execute(run, wrap):
         begin = time.monotonic()
         process = subprocess.Popen([*wrap, *run.argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
                                    env=env, bufsize=0)
+        private = PrivatePeak(process.pid)
         output = process.stdout.read(1)
         first_byte_s = time.monotonic() - begin if output else None
         while block := process.stdout.read(1 << 16):
@@ -114,7 +141,7 @@ def execute(run, wrap):
             last = errors.read().decode(errors="replace").strip().splitlines()[-5:]
             fail("\n  ".join([f"{run.peer} ended with status {process.returncode}: {shlex.join(run.argv)}", *last]))
     return Finished(output.decode(errors="replace"), first_byte_s, wall_s, usage.ru_utime + usage.ru_stime,
-                    usage.ru_maxrss * 1024)
+                    usage.ru_maxrss * 1024, private.bytes())
 
 
 # --- what is run, and how it is read ---
@@ -206,13 +233,14 @@ def first_token_figures(finished):
 
 
 def long_run_figures(finished):
-    return {"rss_peak_bytes": finished.rss_peak_bytes}
+    return {"rss_peak_bytes": finished.rss_peak_bytes, "private_peak_bytes": finished.private_peak_bytes}
 
 
 # --- measuring ---
 
 # A figure is better the higher or the lower it is.
-HIGHER = {"prefill": True, "decode": True, "first_token_ms": False, "rss_peak_bytes": False}
+HIGHER = {"prefill": True, "decode": True, "first_token_ms": False, "rss_peak_bytes": False,
+          "private_peak_bytes": False}
 
 
 def better(figure, one, other):
@@ -308,9 +336,10 @@ def speed_table(setting, rows):
 
 def first_token_table(setting, rows):
     title = f"threads {setting.threads}, {setting.kv} cache: a process's first token, and its memory over {CONTEXT} tokens"
-    lines = [["", "first token ms", "", "lethe", "", "RSS MiB", "", "lethe", ""]]
+    lines = [["", "first token ms", "", "lethe", "", "RSS MiB", "", "lethe", "", "private", "", "lethe", ""]]
     for row in rows:
-        lines.append([row["peer"], *cells(row["first_token_ms"]), *cells(row["rss_peak_bytes"], 2**20)])
+        lines.append([row["peer"], *cells(row["first_token_ms"]), *cells(row["rss_peak_bytes"], 2**20),
+                      *cells(row["private_peak_bytes"], 2**20)])
     return f"{title}\n{columns(lines)}\n"
 
 
@@ -420,8 +449,9 @@ def compare(args, setting, progress):
     short = completion_runs(args, setting, 1, first_token_figures, waits(setting))
     long = completion_runs(args, setting, CONTEXT - PROMPT_TOKENS, long_run_figures, waits(setting)[:1])
     rows = summary(measure(short, ["first_token_ms"], args.repeat, args.wrap, progress), ["first_token_ms"])
-    memory = summary(measure(long, ["rss_peak_bytes"], 1, args.wrap, progress), ["rss_peak_bytes"])
-    return [{"peer": row["peer"], "first_token_ms": row["first_token_ms"], "rss_peak_bytes": of["rss_peak_bytes"]}
+    kinds = ["rss_peak_bytes", "private_peak_bytes"]
+    memory = summary(measure(long, kinds, 1, args.wrap, progress), kinds)
+    return [{"peer": row["peer"], "first_token_ms": row["first_token_ms"], **{kind: of[kind] for kind in kinds}}
             for row, of in zip(rows, memory)]
 
 
