@@ -81,8 +81,9 @@ struct StoreKvArgs {
 //
 // Positions: queries and keys are rotated at their absolute positions. With PositionMode::kRolling a key's distance
 // is counted in ranks: a run of slots with constant (position - rank) = d needs the query rotated by the extra angle
-// (d - query_delta) * inv_freq, and nothing stored is rotated again. With kAbsolute no run is shifted. With kClamped the
-// keys with d < clamp stand at their rank: they need the query rotated by (d - clamp) * inv_freq, the others nothing.
+// (d - query_delta) * inv_freq, and nothing stored is rotated again. With kAbsolute no run is shifted. With kClamped
+// the keys with d < clamp stand at their rank: they need the query rotated by (d - clamp) * inv_freq, the others
+// nothing.
 struct AttendArgs {
   KvPoolView pool;
   KvList list;  // with the step's own tokens already stored and counted

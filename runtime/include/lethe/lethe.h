@@ -115,9 +115,9 @@ enum {
 /* How scores are smoothed over neighbouring tokens. */
 enum { LETHE_POOL_AUTO = 0, LETHE_POOL_NONE = 1, LETHE_POOL_MEAN = 2, LETHE_POOL_MAX = 3 };
 
-/* What becomes of forgotten tokens. COMPENSATION: one more token for every list stands for all that it forgot, with their
- * mean key and value. MERGE: a forgotten token's value is blended into that of the remaining token with the most similar
- * key. Layers with a window hand nothing over. */
+/* What becomes of forgotten tokens. COMPENSATION: one more token for every list stands for all that it forgot, with
+ * their mean key and value. MERGE: a forgotten token's value is blended into that of the remaining token with the most
+ * similar key. Layers with a window hand nothing over. */
 enum { LETHE_HAND_OVER_NONE = 0, LETHE_HAND_OVER_COMPENSATION = 1, LETHE_HAND_OVER_MERGE = 2 };
 
 typedef struct lethe_session_params {
@@ -145,8 +145,8 @@ typedef struct lethe_session_params {
   int32_t value_norm;     /* nonzero: scores are multiplied by the norm of the token's value. For policies whose scores
                              are not negative: the others refuse */
   int32_t hand_over;      /* LETHE_HAND_OVER_*; default none */
-  const void* namm;       /* of policy "namm": a NAMM file in memory, aligned to 4 bytes, that outlives the session; NULL
-                             (default): the one in the model file */
+  const void* namm; /* of policy "namm": a NAMM file in memory, aligned to 4 bytes, that outlives the session; NULL
+                       (default): the one in the model file */
   size_t namm_bytes;
 } lethe_session_params;
 LETHE_API void lethe_session_params_init(lethe_session_params* params);
