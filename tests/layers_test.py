@@ -26,7 +26,7 @@ EDGES = {
     "runtime/backend": ["runtime/cache/kv_layout.h", "runtime/cache/kv_pool.h", "runtime/cache/observe.h",
                         "runtime/recurrent/recurrent_head.h", "runtime/memory", "runtime/model", "runtime/os", "runtime/base"],
     "runtime/backend/cpu": ["runtime/backend", "runtime/cache/kv_layout.h", "runtime/cache/kv_pool.h", "runtime/cache/observe.h",
-                            "runtime/recurrent/recurrent_head.h", "runtime/memory", "runtime/model", "runtime/os", "runtime/base"],
+                            "runtime/cache/store_row.h", "runtime/recurrent/recurrent_head.h", "runtime/memory", "runtime/model", "runtime/os", "runtime/base"],
     "runtime/backend/vulkan": ["runtime/backend", "runtime/cache/kv_layout.h", "runtime/cache/kv_pool.h", "runtime/cache/observe.h",
                                "runtime/recurrent/recurrent_head.h", "runtime/memory", "runtime/model", "runtime/os", "runtime/base"],
     "runtime/engine": ["runtime/cache", "runtime/recurrent", "runtime/backend", "runtime/backend/cpu",

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "runtime/cache/list_reader.h"
+#include "runtime/cache/store_row.h"
 
 namespace lethe {
 namespace {
@@ -128,7 +129,7 @@ class Merger {
     for (uint32_t d = 0; d < dim_; ++d) {
       value_[d] = (held * value_[d] + weight * victim_values_[size_t{victim} * dim_ + d]) / (held + weight);
     }
-    write_value(pool_.layout, block, slot, value_);
+    store_value(pool_.layout, block, slot, value_);
     weights_[rank + slot] += weight;
   }
 

@@ -5,10 +5,8 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <span>
 
-#include "runtime/base/half.h"
 #include "runtime/cache/kv_layout.h"
 #include "runtime/cache/observe.h"
 
@@ -105,24 +103,6 @@ inline void read_values(const KvLayout& layout, const uint8_t* block, float* out
 // The value of one slot.  out [head_dim]
 inline void read_value(const KvLayout& layout, const uint8_t* block, uint32_t slot, float* out) {
   for (uint32_t d = 0; d < layout.head_dim; ++d) out[d] = value_at(layout, block, slot, d);
-}
-
-// Another value for a slot, rounded as kernels round (Kernels::store_kv).  value [head_dim]
-inline void write_value(const KvLayout& layout, uint8_t* block, uint32_t slot, const float* value) {
-  uint8_t* values = block + layout.values_offset;
-  if (layout.type == KvType::kF16) {
-    for (uint32_t d = 0; d < layout.head_dim; ++d) {
-      reinterpret_cast<uint16_t*>(values)[value_index(layout, slot, d)] = float_to_half(value[d]);
-    }
-    return;
-  }
-  float largest = 0;
-  for (uint32_t d = 0; d < layout.head_dim; ++d) largest = std::max(largest, std::abs(value[d]));
-  const float scale = largest > 0 ? std::max(largest / 127.0f, std::numeric_limits<float>::min()) : 1.0f;
-  for (uint32_t d = 0; d < layout.head_dim; ++d) {
-    reinterpret_cast<int8_t*>(values)[value_index(layout, slot, d)] = static_cast<int8_t>(std::lrint(value[d] / scale));
-  }
-  reinterpret_cast<float*>(block + layout.value_scale_offset)[slot] = scale;
 }
 
 // The sum of the magnitudes of the value of every slot of a block.  out [32]

@@ -9,6 +9,7 @@
 
 #include "runtime/base/half.h"
 #include "runtime/cache/list_reader.h"
+#include "runtime/cache/store_row.h"
 #include "tests/cache/owned_manager.h"
 
 using namespace lethe;
@@ -144,13 +145,13 @@ TEST_CASE("a value that is written is read as stored") {
       float value[kDim], read[kDim];
       for (uint32_t d = 0; d < kDim; ++d)
         value[d] = 0.1f * static_cast<float>(d * d) - 0.05f * static_cast<float>(slot);
-      write_value(layout, block.data(), slot, value);
+      store_value(layout, block.data(), slot, value);
       read_value(layout, block.data(), slot, read);
       for (uint32_t d = 0; d < kDim; ++d) CHECK(std::abs(read[d] - value[d]) < (type == KvType::kF16 ? 1e-3f : 8e-3f));
     }
     const float zero[kDim] = {};
     float read[kDim];
-    write_value(layout, block.data(), 3, zero);
+    store_value(layout, block.data(), 3, zero);
     read_value(layout, block.data(), 3, read);
     for (const float x : read) CHECK(x == 0);
   }

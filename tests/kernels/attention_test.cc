@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "tests/kernels/support.h"
 
@@ -396,6 +397,19 @@ TEST_CASE("NaN and infinity in queries and keys stay within the head") {
       });
     }
   }
+}
+
+TEST_CASE("integers do not hide NaN in a value") {
+  AttentionCase c({KvType::kInt8, PositionMode::kRolling, 32, 2, 40, 1, 5});
+  c.values[7 * 32 + 4] = NAN;
+  for_each_target([&](const Kernels& kernels) {
+    c.store(kernels);
+    const std::vector<float> out = c.run(kernels, 8, 32);
+    for (const size_t head : {0, 1}) {
+      const auto of_head = std::span(out).subspan(head * 32, 32);
+      REQUIRE(std::any_of(of_head.begin(), of_head.end(), [](float x) { return std::isnan(x); }));
+    }
+  });
 }
 
 }  // namespace lethe::cpu

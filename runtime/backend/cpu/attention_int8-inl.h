@@ -138,7 +138,7 @@ class Int8Blocks {
   void quantise_weights(std::span<const uint8_t* const> blocks, size_t row, const float* weights) const {
     const hn::Rebind<uint8_t, DF> d8;
     float scaled[kSpanSlots];
-    VF top = hn::Zero(df);
+    VF top = hn::Zero(df), poison = hn::Zero(df);
     for (size_t b = 0; b < blocks.size(); ++b) {
       const auto* scale = reinterpret_cast<const float*>(blocks[b] + layout_.value_scale_offset);
       for (size_t i = 0; i < kBlockSlots; i += kLanes) {
@@ -147,10 +147,11 @@ class Int8Blocks {
         const VF product = hn::IfThenElseZero(hn::Gt(weight, hn::Zero(df)), hn::Mul(weight, hn::LoadU(df, scale + i)));
         hn::StoreU(product, df, scaled + b * kBlockSlots + i);
         top = hn::Max(top, product);
+        poison = hn::MulAdd(product, hn::Zero(df), poison);  // as of queries
       }
     }
     const float most = hn::ReduceMax(df, top);
-    weight_scales_[row] = most / kMost;
+    weight_scales_[row] = most / kMost + hn::ReduceSum(df, poison);
     const VF inverse = hn::Set(df, most > 0 ? kMost / most : 0.0f);
     uint8_t* upper = weights_ + row * 2 * kSpanSlots;
     uint8_t* lower = upper + kSpanSlots;

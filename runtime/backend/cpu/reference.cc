@@ -8,6 +8,7 @@
 #include "runtime/backend/cpu/panel.h"
 #include "runtime/backend/cpu/reference_recurrent.h"
 #include "runtime/base/half.h"
+#include "runtime/cache/store_row.h"
 
 namespace lethe::cpu {
 namespace {
@@ -115,43 +116,14 @@ void rope(float* x, size_t tokens, size_t stride, size_t heads, size_t head_dim,
   }
 }
 
-// The scale of one token's key or value in an int8 pool; 1 where all are zero, so that division is always possible.
-float int8_scale(const float* x, size_t n) {
-  float largest = 0;
-  for (size_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(x[i]));
-  return largest > 0 ? std::max(largest / 127.0f, std::numeric_limits<float>::min()) : 1.0f;
-}
-
-int8_t to_int8(float x, float scale) {
-  const float ratio = x / scale;
-  return ratio >= -127.0f ? static_cast<int8_t>(std::nearbyint(std::min(ratio, 127.0f))) : int8_t{-127};
-}
-
 void store_kv(const StoreKvArgs& args) {
   const KvLayout& layout = args.pool.layout;
-  const size_t head_dim = layout.head_dim;
   for (size_t t = 0; t < args.tokens; ++t) {
     uint8_t* block = args.pool.blocks + size_t{args.block_of_token[t]} * layout.block_bytes;
     const size_t slot = (args.first_slot + t) % kBlockSlots;
-    const float* k = args.k + t * args.k_stride;
-    const float* v = args.v + t * args.v_stride;
     reinterpret_cast<uint32_t*>(block + layout.positions_offset)[slot] = args.first_position + static_cast<uint32_t>(t);
-    if (layout.type == KvType::kF16) {
-      auto* keys = reinterpret_cast<uint16_t*>(block + layout.keys_offset);
-      auto* values = reinterpret_cast<uint16_t*>(block + layout.values_offset);
-      for (size_t d = 0; d < head_dim; ++d) keys[key_index(layout, slot, d)] = float_to_half(k[d]);
-      for (size_t d = 0; d < head_dim; ++d) values[value_index(layout, slot, d)] = float_to_half(v[d]);
-    } else {
-      uint8_t* keys = block + layout.keys_offset;
-      auto* values = reinterpret_cast<int8_t*>(block + layout.values_offset);
-      const float key_scale = int8_scale(k, head_dim), value_scale = int8_scale(v, head_dim);
-      for (size_t d = 0; d < head_dim; ++d) {
-        keys[key_index(layout, slot, d)] = static_cast<uint8_t>(to_int8(k[d], key_scale) + kKeyOffset);
-        values[value_index(layout, slot, d)] = to_int8(v[d], value_scale);
-      }
-      reinterpret_cast<float*>(block + layout.key_scale_offset)[slot] = key_scale;
-      reinterpret_cast<float*>(block + layout.value_scale_offset)[slot] = value_scale;
-    }
+    store_key(layout, block, slot, args.k + t * args.k_stride);
+    store_value(layout, block, slot, args.v + t * args.v_stride);
   }
 }
 

@@ -3,14 +3,13 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "runtime/backend/cpu/store_kv.cc"
-#include <algorithm>
-#include <limits>
 
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "runtime/backend/cpu/kernels.h"
 #include "runtime/backend/cpu/simd_tables.h"
 #include "runtime/base/simd/simd-inl.h"
+#include "runtime/cache/store_row.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lethe::cpu::HWY_NAMESPACE {
@@ -32,19 +31,22 @@ HWY_INLINE void for_each_int8(const float* x, size_t n, float scale, const Write
   for_lanes(n, [&](size_t i, size_t count) HWY_ATTR {
     const hn::Rebind<int8_t, DF> d8;
     int8_t lanes[kLanes];
-    const VF ratio = hn::Div(load_lanes(x + i, count), hn::Set(df, scale));
+    const VF ratio = hn::Div(load_lanes(x + i, count), hn::Set(df, divisor_of(scale)));
     const VF bounded = hn::Min(hn::Max(ratio, hn::Set(df, -127.0f)), hn::Set(df, 127.0f));
     hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(bounded)), d8, lanes);
     for (size_t j = 0; j < count; ++j) write(i + j, lanes[j]);
   });
 }
 
-// The scale of one token's key or value in an int8 pool; 1 where all are zero, so that division is always possible.
-HWY_INLINE float int8_scale(const float* x, size_t n) {
-  VF largest = hn::Zero(df);
-  for_lanes(n, [&](size_t i, size_t count) HWY_ATTR { largest = hn::Max(largest, hn::Abs(load_lanes(x + i, count))); });
-  const float top = hn::ReduceMax(df, largest);
-  return top > 0 ? std::max(top / 127.0f, std::numeric_limits<float>::min()) : 1.0f;
+// As in cache/store_row.h.
+HWY_INLINE float row_scale(const float* x, size_t n) {
+  VF largest = hn::Zero(df), poison = hn::Zero(df);
+  for_lanes(n, [&](size_t i, size_t count) HWY_ATTR {
+    const VF v = load_lanes(x + i, count);
+    largest = hn::Max(largest, hn::Abs(v));
+    poison = hn::MulAdd(v, hn::Zero(df), poison);
+  });
+  return hn::ReduceMax(df, largest) / 127 + hn::ReduceSum(df, poison);
 }
 
 void store_kv(const StoreKvArgs& args) {
@@ -64,7 +66,7 @@ void store_kv(const StoreKvArgs& args) {
     } else {
       uint8_t* keys = block + layout.keys_offset;
       auto* values = reinterpret_cast<int8_t*>(block + layout.values_offset);
-      const float key_scale = int8_scale(k, n), value_scale = int8_scale(v, n);
+      const float key_scale = row_scale(k, n), value_scale = row_scale(v, n);
       reinterpret_cast<float*>(block + layout.key_scale_offset)[slot] = key_scale;
       reinterpret_cast<float*>(block + layout.value_scale_offset)[slot] = value_scale;
       for_each_int8(k, n, key_scale, [&](size_t d, int8_t quant) {
