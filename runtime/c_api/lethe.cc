@@ -120,10 +120,13 @@ Status to_options(const lethe_session_params* params, SessionOptions* options) {
     return Status::error(ErrorCode::kInvalidArgument, "policy %.32s is unknown: %s", policy, names);
   }
   options->sinks = p.sinks;
-  if (p.kv_type != LETHE_KV_F16 && p.kv_type != LETHE_KV_INT8) {
-    return Status::error(ErrorCode::kInvalidArgument, "kv_type %d is unknown", p.kv_type);
+  switch (p.kv_type) {
+    case LETHE_KV_F16: options->kv_type = KvType::kF16; break;
+    case LETHE_KV_INT8: options->kv_type = KvType::kInt8; break;
+    case LETHE_KV_INT8K4V: options->kv_type = KvType::kInt8k4v; break;
+    case LETHE_KV_INT4: options->kv_type = KvType::kInt4; break;
+    default: return Status::error(ErrorCode::kInvalidArgument, "kv_type %d is unknown", p.kv_type);
   }
-  options->kv_type = p.kv_type == LETHE_KV_INT8 ? KvType::kInt8 : KvType::kF16;
   switch (p.positions) {
     case LETHE_POSITIONS_AUTO: options->positions = options->policy->default_positions; break;
     case LETHE_POSITIONS_ABSOLUTE: options->positions = PositionMode::kAbsolute; break;

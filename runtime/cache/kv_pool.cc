@@ -8,9 +8,9 @@
 namespace lethe {
 namespace {
 
-// Every section of a block is [32 / slots][rows][slots][slot_bytes], with all 32 slots together but for int8 values.
-// Keys and states are transposed (many rows), as int8 values are within their four slots; all else has one row. Empty
-// sections have no bytes.
+// Every section of a block is [32 / slots][rows][slots][slot_bytes], with all 32 slots together but for values in bytes
+// or less. Keys and states are transposed (many rows), as those values are within their four slots; all else has one
+// row. Empty sections have no bytes.
 struct Section {
   uint32_t offset;
   uint32_t rows;
@@ -19,12 +19,10 @@ struct Section {
 };
 
 std::array<Section, 6> sections_of(const KvLayout& layout) {
-  const bool halves = layout.type == KvType::kF16;
-  const uint32_t scale = halves ? 0 : 4;
-  const Section keys = halves ? Section{layout.keys_offset, layout.head_dim, 2}
-                              : Section{layout.keys_offset, (layout.head_dim + kQuad - 1) / kQuad, kQuad};
-  const Section values = halves ? Section{layout.values_offset, 1, layout.head_dim * 2}
-                                : Section{layout.values_offset, layout.head_dim, 1, kQuad};
+  const uint32_t scale = layout.key_scale_offset == 0 ? 0 : 4;
+  const Section keys{layout.keys_offset, key_rows(layout), layout.key_bits == 16 ? 2 : kQuad};
+  const Section values = layout.value_bits == 16 ? Section{layout.values_offset, 1, layout.head_dim * 2}
+                                                 : Section{layout.values_offset, value_columns(layout), 1, kQuad};
   return {{keys,
            values,
            {layout.key_scale_offset, 1, scale},

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "runtime/cache/hadamard.h"
 #include "runtime/cache/kv_layout.h"
 #include "runtime/cache/observe.h"
 
@@ -70,53 +71,52 @@ inline float finite_half_to_float(uint16_t half) {
 
 // All keys of a block as floats; slots that are not in use give any number.  out [head_dim][32]
 inline void read_keys(const KvLayout& layout, const uint8_t* block, float* out) {
-  if (layout.type == KvType::kF16) {
+  if (layout.key_bits == 16) {
     const auto* keys = reinterpret_cast<const uint16_t*>(block + layout.keys_offset);
     for (uint32_t i = 0; i < layout.head_dim * kBlockSlots; ++i) out[i] = finite_half_to_float(keys[i]);
     return;
   }
   const auto* scales = reinterpret_cast<const float*>(block + layout.key_scale_offset);
-  for (uint32_t d = 0; d < layout.head_dim; ++d, out += kBlockSlots) {
+  for (uint32_t d = 0; d < layout.head_dim; ++d) {
     const uint8_t* keys = block + layout.keys_offset + key_index(layout, 0, d);
     for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
-      out[slot] = static_cast<float>(keys[slot * kQuad] - kKeyOffset) * scales[slot];
+      out[d * kBlockSlots + slot] = static_cast<float>(key_quant(layout, keys[slot * kQuad], d)) * scales[slot];
     }
   }
+  if (layout.key_bits == 4) hadamard(out, layout.head_dim, kBlockSlots);
 }
 
-// Element d of the value of one slot.
-inline float value_at(const KvLayout& layout, const uint8_t* block, uint32_t slot, uint32_t d) {
+// Element d of the value of one slot as it is stored: of 4 bits, transformed.
+inline float stored_value_at(const KvLayout& layout, const uint8_t* block, uint32_t slot, uint32_t d) {
   const uint8_t* values = block + layout.values_offset;
   const size_t at = value_index(layout, slot, d);
-  return layout.type == KvType::kF16 ? finite_half_to_float(reinterpret_cast<const uint16_t*>(values)[at])
-                                     : static_cast<float>(reinterpret_cast<const int8_t*>(values)[at]) *
-                                           reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
-}
-
-// As read_keys.  out [head_dim][32]
-inline void read_values(const KvLayout& layout, const uint8_t* block, float* out) {
-  for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
-    for (uint32_t d = 0; d < layout.head_dim; ++d) out[d * kBlockSlots + slot] = value_at(layout, block, slot, d);
-  }
+  return layout.value_bits == 16 ? finite_half_to_float(reinterpret_cast<const uint16_t*>(values)[at])
+                                 : static_cast<float>(value_quant(layout, values[at], d)) *
+                                       reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
 }
 
 // The value of one slot.  out [head_dim]
 inline void read_value(const KvLayout& layout, const uint8_t* block, uint32_t slot, float* out) {
-  for (uint32_t d = 0; d < layout.head_dim; ++d) out[d] = value_at(layout, block, slot, d);
+  for (uint32_t d = 0; d < layout.head_dim; ++d) out[d] = stored_value_at(layout, block, slot, d);
+  if (layout.value_bits == 4) hadamard(out, layout.head_dim, 1);
 }
 
-// The sum of the magnitudes of the value of every slot of a block.  out [32]
-inline void value_norms(const KvLayout& layout, const uint8_t* block, float* out) {
-  const uint8_t* values = block + layout.values_offset;
-  const bool is_f16 = layout.type == KvType::kF16;
+// All values of a block, as keys are read.  out [head_dim][32]
+inline void read_values(const KvLayout& layout, const uint8_t* block, float* out) {
   for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
-    float sum = 0;
     for (uint32_t d = 0; d < layout.head_dim; ++d) {
-      const size_t at = value_index(layout, slot, d);
-      sum += std::abs(is_f16 ? finite_half_to_float(reinterpret_cast<const uint16_t*>(values)[at])
-                             : static_cast<float>(reinterpret_cast<const int8_t*>(values)[at]));
+      out[d * kBlockSlots + slot] = stored_value_at(layout, block, slot, d);
     }
-    out[slot] = is_f16 ? sum : sum * reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
+  }
+  if (layout.value_bits == 4) hadamard(out, layout.head_dim, kBlockSlots);
+}
+
+// The sum of the magnitudes of the value of every slot of a block.  work [head_dim][32], out [32]
+inline void value_norms(const KvLayout& layout, const uint8_t* block, float* work, float* out) {
+  read_values(layout, block, work);
+  std::fill_n(out, kBlockSlots, 0.0f);
+  for (uint32_t d = 0; d < layout.head_dim; ++d, work += kBlockSlots) {
+    for (uint32_t slot = 0; slot < kBlockSlots; ++slot) out[slot] += std::abs(work[slot]);
   }
 }
 

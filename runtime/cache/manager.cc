@@ -423,7 +423,7 @@ void CacheManager::rate_by_score(uint32_t list_index, const Aim& aim, uint32_t e
                  scores);
   for_each_block(view, list, [&](const uint8_t* block, uint32_t rank, uint32_t count) {
     float norms[kBlockSlots];
-    if (retention.value_norm) value_norms(view.layout, block, norms);
+    if (retention.value_norm) value_norms(view.layout, block, work_.data(), norms);
     for (uint32_t slot = 0; slot < count && rank + slot < end; ++slot) {
       float score = pooled(retention.pooling, scores.first(end), rank + slot);
       if (retention.value_norm) score *= norms[slot];

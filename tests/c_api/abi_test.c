@@ -37,7 +37,7 @@ _Static_assert(LETHE_ERROR_UNSUPPORTED == 42, "pinned");
 _Static_assert(LETHE_ERROR_CORRUPT_SNAPSHOT == 43, "pinned");
 _Static_assert(LETHE_ERROR_WRONG_MODEL == 44, "pinned");
 _Static_assert(LETHE_ERROR_INTERNAL == 60, "pinned");
-_Static_assert(LETHE_KV_F16 == 0 && LETHE_KV_INT8 == 1, "pinned");
+_Static_assert(LETHE_KV_F16 == 0 && LETHE_KV_INT8 == 1 && LETHE_KV_INT8K4V == 2 && LETHE_KV_INT4 == 3, "pinned");
 _Static_assert(LETHE_POSITIONS_AUTO == 0 && LETHE_POSITIONS_ABSOLUTE == 1 && LETHE_POSITIONS_ROLLING == 2, "pinned");
 _Static_assert(LETHE_POSITIONS_CLAMPED == 3, "pinned");
 _Static_assert(LETHE_TEXT_SPECIAL == 1 && LETHE_TEXT_BOS == 2, "pinned");
@@ -502,9 +502,9 @@ int abi_whole_run(const char* model_path, const char* snapshot_path) {
   CHECK(strstr(error.message, "oldest") != NULL);
   params.policy = NULL; /* the default */
   CHECK(lethe_session_plan(model, &params, &memory, E) == LETHE_OK);
-  params.kv_type = 2;
+  params.kv_type = 4;
   CHECK(lethe_session_plan(model, &params, &memory, E) == LETHE_ERROR_INVALID_ARGUMENT);
-  params.kv_type = LETHE_KV_INT8;
+  params.kv_type = LETHE_KV_INT4;
   params.positions = 4;
   CHECK(lethe_session_plan(model, &params, &memory, E) == LETHE_ERROR_INVALID_ARGUMENT);
 

@@ -60,6 +60,9 @@ TEST_CASE("pool: random appends, rollbacks, compactions and truncations equal a 
       {1, 2, 128, KvType::kF16, 11, 0},
       {2, 2, 8, KvType::kF16, 60, 98, 0, false, 49},
       {1, 3, 6, KvType::kInt8, 50, 12, 0, false, 3},
+      {2, 3, 5, KvType::kInt4, 60, 0},
+      {1, 2, 33, KvType::kInt8k4v, 40, 3},
+      {1, 1, 80, KvType::kInt4, 14, 8},
   };
   for (const KvPoolOptions& shape : shapes) {
     OwnedPool owned(shape);

@@ -2,6 +2,7 @@
 #include "runtime/base/half.h"
 #include "tests/cache/namm_support.h"
 #include "tests/support/simd_targets.h"
+#include "tests/support/transformed.h"
 
 using namespace lethe;
 using namespace lethe::namm;
@@ -81,9 +82,28 @@ struct FilledList {
             pair[kHeadDim + d] = static_cast<double>(value_scale) * value_quant;
           }
         }
+        if (layout.key_bits == 4)
+          store_codes(pair, 0, block + layout.keys_offset, key_scale,
+                      [&](uint32_t d) { return std::pair(key_index(layout, slot, d), key_shift(d)); });
+        if (layout.value_bits == 4)
+          store_codes(pair, kHeadDim, block + layout.values_offset, value_scale,
+                      [&](uint32_t d) { return std::pair(value_index(layout, slot, d), value_shift(layout, d)); });
         if (pairs.size() < list.length) pairs.push_back(pair);
       }
     }
+  }
+
+  // Random codes of 4 bits instead, at the bytes and bits that place(d) tells.
+  template <typename Place>
+  void store_codes(reference::Row& pair, size_t first, uint8_t* bytes, float scale, Place place) {
+    std::vector<double> row(kHeadDim);
+    for (uint32_t d = 0; d < kHeadDim; ++d) {
+      const auto [at, shift] = place(d);
+      const uint32_t code = random() % 16;
+      bytes[at] = static_cast<uint8_t>((bytes[at] & ~(15u << shift)) | code << shift);
+      row[d] = static_cast<double>(scale) * (2.0 * code - 15);
+    }
+    std::ranges::copy(test::transformed(row), pair.begin() + static_cast<ptrdiff_t>(first));
   }
 
   std::vector<float> read(const Shape& shape, const Moments* moments) const {
@@ -158,7 +178,7 @@ reference::Rows expected_input(const FilledList& list, Input input) {
 }  // namespace
 
 TEST_CASE("namm: every input against its definition") {
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     for (uint32_t kind = 0; kind < kInputKinds; ++kind) {
       const Shape shape = shape_of({static_cast<Input>(kind)});
       CAPTURE(info_of(static_cast<Input>(kind)).name);

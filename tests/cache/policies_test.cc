@@ -10,6 +10,7 @@
 #include "runtime/cache/list_reader.h"
 #include "runtime/cache/policy.h"
 #include "tests/cache/pool_model.h"
+#include "tests/support/transformed.h"
 
 using namespace lethe;
 using namespace lethe::test;
@@ -45,8 +46,8 @@ struct KeyList {
           key[d] = store(block, slot, d, normal(random) + (d == 1 ? 1.0f : 0.0f), scale, true);
           value[d] = store(block, slot, d, normal(random), scale, false);
         }
-        if (used) keys.push_back(key);
-        if (used) values.push_back(value);
+        if (used) keys.push_back(layout.key_bits == 4 ? transformed(key) : key);
+        if (used) values.push_back(layout.value_bits == 4 ? transformed(value) : value);
       }
     }
   }
@@ -60,6 +61,14 @@ struct KeyList {
       return half_to_float(half);
     }
     reinterpret_cast<float*>(block + (is_key ? layout.key_scale_offset : layout.value_scale_offset))[slot] = scale;
+    if (type == KvType::kInt4 || (type == KvType::kInt8k4v && !is_key)) {
+      const long code = std::clamp(std::lround(number * 2 + 7.5f), 0L, 15L);
+      const uint32_t half = (head_dim + 1) / 2;
+      uint8_t& byte = section[is_key ? (d / 8 * 32 + slot) * 4 + d % 4 : (slot / 4 * half + d % half) * 4 + slot % 4];
+      const bool high = is_key ? d % 8 >= 4 : d >= half;
+      byte = static_cast<uint8_t>(high ? (byte & 15) | code << 4 : (byte & 0xf0) | code);
+      return static_cast<double>(2 * code - 15) * static_cast<double>(scale);
+    }
     const auto quant = static_cast<int8_t>(std::clamp(std::lround(number / scale), -127L, 127L));
     if (is_key) {
       section[(d / 4 * 32 + slot) * 4 + d % 4] = static_cast<uint8_t>(quant + 128);
@@ -97,7 +106,7 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 
 template <typename Check>
 void for_lists(Check check) {
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     for (const uint32_t dim : {4u, 64u, 80u}) {
       for (const uint32_t length : {1u, 31u, 32u, 33u, 200u}) {
         KeyList list(type, dim, length, dim + length);
@@ -157,7 +166,7 @@ TEST_CASE("lagkv: ranks within a part of how tokens deviate, scaled by the next 
     for (double& x : out) x /= sum;
     return out;
   };
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     for (const uint32_t dim : {4u, 64u}) {
       for (const uint32_t length : {1u, kSinks + 255, kSinks + 256, 530u}) {
         KeyList list(type, dim, length, dim + length);
@@ -186,7 +195,7 @@ TEST_CASE("lagkv: ranks within a part of how tokens deviate, scaled by the next 
 TEST_CASE("expected-attention: the softmax that the fading mean of queries gives at the next 512 positions") {
   constexpr uint32_t kGroup = 2, kQueries = 1500, kNext = 2000;
   constexpr double kMagnitude = 1.2, kScale = 0.3;
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     for (const uint32_t dim : {4u, 64u}) {
       const uint32_t rotary = dim / 2, half = rotary / 2, stride = kGroup * dim + 3;
       std::vector<float> inv_freq, cos, sin, q(size_t{kQueries} * stride, NAN);
@@ -275,28 +284,38 @@ TEST_CASE("expected-attention: the softmax that the fading mean of queries gives
 
 TEST_CASE("value norms: the sum of magnitudes of what is stored") {
   for (const uint32_t dim : {3u, 16u, 80u}) {
-    for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+    for (const KvType type : kKvTypes) {
       const KvLayout layout = make_kv_layout(type, dim);
       std::vector<uint8_t> block(layout.block_bytes);
       std::mt19937 random(dim);
       float expected[32], norms[32];
       for (uint32_t slot = 0; slot < 32; ++slot) {
         const float scale = 0.5f + static_cast<float>(slot);
-        double sum = 0;
+        std::vector<double> value(dim);
         for (uint32_t d = 0; d < dim; ++d) {
-          const int value = static_cast<int>(random() % 255) - 127;
-          sum += std::abs(value) * (type == KvType::kInt8 ? static_cast<double>(scale) : 1.0);
           uint8_t* const values = block.data() + layout.values_offset;
+          const auto code = static_cast<uint8_t>(random());
+          const uint32_t half = (dim + 1) / 2;
           if (type == KvType::kF16) {
-            reinterpret_cast<uint16_t*>(values)[slot * dim + d] = float_to_half(static_cast<float>(value));
+            value[d] = code;
+            reinterpret_cast<uint16_t*>(values)[slot * dim + d] = float_to_half(code);
+          } else if (type == KvType::kInt8) {
+            value[d] = static_cast<int8_t>(code);
+            values[(slot / 4 * dim + d) * 4 + slot % 4] = code;
           } else {
-            values[(slot / 4 * dim + d) * 4 + slot % 4] = static_cast<uint8_t>(value);
+            value[d] = 2 * (code % 16) - 15;
+            uint8_t& byte = values[(slot / 4 * half + d % half) * 4 + slot % 4];
+            byte = static_cast<uint8_t>(d < half ? code % 16 : byte | code % 16 << 4);
           }
         }
-        if (type == KvType::kInt8) reinterpret_cast<float*>(block.data() + layout.value_scale_offset)[slot] = scale;
+        if (layout.value_bits == 4) value = transformed(value);
+        double sum = 0;
+        for (const double x : value) sum += std::abs(x) * (type == KvType::kF16 ? 1.0 : static_cast<double>(scale));
+        if (type != KvType::kF16) reinterpret_cast<float*>(block.data() + layout.value_scale_offset)[slot] = scale;
         expected[slot] = static_cast<float>(sum);
       }
-      value_norms(layout, block.data(), norms);
+      std::vector<float> room(dim * 32);
+      value_norms(layout, block.data(), room.data(), norms);
       for (uint32_t slot = 0; slot < 32; ++slot) CHECK(norms[slot] == doctest::Approx(expected[slot]).epsilon(1e-6));
     }
   }

@@ -40,15 +40,12 @@ struct Token {
 class SlotAccess {
  public:
   SlotAccess(KvType type, uint32_t head_dim, uint32_t state_bytes, uint32_t state_rows)
-      : element_(type == KvType::kF16 ? 2 : 1),
-        head_dim_(head_dim),
-        state_rows_(state_rows),
-        state_element_(state_bytes / state_rows) {
+      : type_(type), head_dim_(head_dim), state_rows_(state_rows), state_element_(state_bytes / state_rows) {
     const auto next_section = [](uint32_t end) { return end % 64 == 0 ? end : end + 64 - end % 64; };
-    const uint32_t key_dims = type == KvType::kF16 ? head_dim : (head_dim + 3) / 4 * 4;
-    values_ = next_section(32 * key_dims * element_);
-    uint32_t at = next_section(values_ + 32 * head_dim * element_);
-    if (type == KvType::kInt8) {
+    const uint32_t quad_rows = type == KvType::kInt4 ? (head_dim + 7) / 8 : (head_dim + 3) / 4;
+    values_ = next_section(type == KvType::kF16 ? 32 * head_dim * 2 : 32 * quad_rows * 4);
+    uint32_t at = next_section(values_ + (type == KvType::kF16 ? 32 * head_dim * 2 : 32 * value_bytes()));
+    if (type != KvType::kF16) {
       scales_ = at;
       at += 2 * 128;
     }
@@ -94,14 +91,16 @@ class SlotAccess {
 
   template <typename Visit>
   void for_each_byte(uint32_t slot, Visit visit) const {
-    for (uint32_t d = 0; d < head_dim_; ++d) {
-      if (element_ == 2) {
+    if (type_ == KvType::kF16) {
+      for (uint32_t d = 0; d < head_dim_; ++d) {
         for (uint32_t b = 0; b < 2; ++b) visit((d * 32 + slot) * 2 + b);                   // keys [head_dim][32]
         for (uint32_t b = 0; b < 2; ++b) visit(values_ + (slot * head_dim_ + d) * 2 + b);  // values [32][head_dim]
-      } else {
-        visit((d / 4 * 32 + slot) * 4 + d % 4);                      // keys [head_dim / 4][32][4]
-        visit(values_ + (slot / 4 * head_dim_ + d) * 4 + slot % 4);  // values [8][head_dim][4]
       }
+    } else {
+      // Keys [head_dim / 4][32][4], or two dimensions to a byte: whole rows of 4. Values [8][head_dim][4], likewise.
+      const uint32_t key_bytes = type_ == KvType::kInt4 ? (head_dim_ + 7) / 8 * 4 : head_dim_;
+      for (uint32_t i = 0; i < key_bytes; ++i) visit((i / 4 * 32 + slot) * 4 + i % 4);
+      for (uint32_t i = 0; i < value_bytes(); ++i) visit(values_ + (slot / 4 * value_bytes() + i) * 4 + slot % 4);
     }
     if (scales_ != 0) {
       for (uint32_t i = 0; i < 4; ++i) visit(scales_ + slot * 4 + i);
@@ -110,7 +109,11 @@ class SlotAccess {
     for_each_state_byte(slot, visit);
   }
 
-  uint32_t element_, head_dim_, state_rows_, state_element_;
+  // Of one slot, where values are integers.
+  uint32_t value_bytes() const { return type_ == KvType::kInt8 ? head_dim_ : (head_dim_ + 1) / 2; }
+
+  KvType type_;
+  uint32_t head_dim_, state_rows_, state_element_;
   uint32_t values_ = 0, scales_ = 0, positions_ = 0, state_ = 0, block_bytes_ = 0;
 };
 

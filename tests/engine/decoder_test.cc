@@ -100,6 +100,15 @@ TEST_CASE("decoder: an int8 cache stays within its rounding") {
   check_shapes(GgmlType::kF32, options, {.cache = Cache::kExact}, 0.15, 0.05);
 }
 
+// A number that falls on the other side of a step makes 16 times the difference that it makes with 8 bits.
+TEST_CASE("decoder: caches of 4 bits stay within their rounding") {
+  SessionOptions options = full_options(96);
+  options.kv_type = KvType::kInt8k4v;
+  check_shapes(GgmlType::kF32, options, {.cache = Cache::kInt8k4v}, 0.1, 2e-3);
+  options.kv_type = KvType::kInt4;
+  check_shapes(GgmlType::kF32, options, {.cache = Cache::kInt4}, 0.3, 2e-3);
+}
+
 // Log-probabilities of all tokens and the last logits: every bit that a session gives out.
 struct Output {
   std::vector<float> log_probs;
@@ -120,7 +129,7 @@ Output run(const Model& model, const SessionOptions& options, const Ids& ids) {
 
 TEST_CASE("decoder: neither the prefill chunk, nor the rows of logits, nor the threads change a bit") {
   for (const GgmlType type : {GgmlType::kF32, GgmlType::kQ8_0, GgmlType::kQ4_1}) {
-    for (const KvType kv : {KvType::kF16, KvType::kInt8}) {
+    for (const KvType kv : kKvTypes) {
       CAPTURE(static_cast<int>(type));
       TinyOptions shape;
       shape.type = type;

@@ -13,12 +13,13 @@
 
 #include "runtime/base/half.h"
 #include "tests/support/tiny_model.h"
+#include "tests/support/transformed.h"
 
 namespace lethe::test {
 
 class LlamaReference {
  public:
-  enum class Cache { kExact, kHalf, kInt8 };  // how keys (after RoPE) and values are rounded
+  enum class Cache { kExact, kHalf, kInt8, kInt8k4v, kInt4 };  // how keys (after RoPE) and values are rounded
   struct Options {
     Cache cache = Cache::kHalf;
     PositionMode positions = PositionMode::kAbsolute;
@@ -88,6 +89,23 @@ class LlamaReference {
     for (double& value : x) value = most == 0 ? 0 : std::round(value / most * 127) * most / 127;
   }
 
+  // Nearest odd multiples of max / 15, of the transformed row.
+  static void round_to_4_bits(std::span<double> x) {
+    Vector t = transformed({x.begin(), x.end()});
+    double most = 0;
+    for (const double value : t) most = std::max(most, std::abs(value));
+    for (double& value : t) value = (2 * std::round((value / most * 15 + 15) / 2) - 15) * most / 15;
+    std::ranges::copy(transformed(t), x.begin());
+  }
+  // The same of a key in the runtime's order of dimensions, where pair i is i and i + half.
+  static void round_key_to_4_bits(std::span<double> x) {
+    Vector key(x.size());
+    const size_t half = x.size() / 2;
+    for (size_t i = 0; i < half; ++i) key[i] = x[2 * i], key[half + i] = x[2 * i + 1];
+    round_to_4_bits(key);
+    for (size_t i = 0; i < half; ++i) x[2 * i] = key[i], x[2 * i + 1] = key[half + i];
+  }
+
   Vector linear(Vector x, const std::string& name) const {
     if (options_.quantise_activations) {
       for (size_t i = 0; i < x.size(); i += 32) round_to_int8({&x[i], 32});
@@ -127,12 +145,17 @@ class LlamaReference {
     return std::max(static_cast<double>(position) - begin, static_cast<double>(rank));
   }
 
-  void round_cached(Vector* x) const {
+  void round_cached(Vector* x, bool is_key) const {
     for (size_t head = 0; head < shape_.kv_heads; ++head) {
       const std::span<double> part(&(*x)[head * shape_.head_dim], shape_.head_dim);
-      if (options_.cache == Cache::kInt8) round_to_int8(part);
-      if (options_.cache == Cache::kHalf) {
-        for (double& value : part) value = static_cast<double>(half_to_float(float_to_half(static_cast<float>(value))));
+      switch (options_.cache) {
+        case Cache::kExact: break;
+        case Cache::kHalf:
+          for (double& y : part) y = static_cast<double>(half_to_float(float_to_half(static_cast<float>(y))));
+          break;
+        case Cache::kInt8: round_to_int8(part); break;
+        case Cache::kInt8k4v: is_key ? round_to_int8(part) : round_to_4_bits(part); break;
+        case Cache::kInt4: is_key ? round_key_to_4_bits(part) : round_to_4_bits(part); break;
       }
     }
   }
@@ -140,8 +163,8 @@ class LlamaReference {
   Vector attend(uint32_t layer, Vector q, Vector k, Vector v) {
     std::vector<Token>& cached = layers_[layer];
     rotate(k, static_cast<double>(position_));
-    round_cached(&k);
-    round_cached(&v);
+    round_cached(&k, true);
+    round_cached(&v, false);
     cached.push_back({position_, std::move(k), std::move(v)});
     Vector true_q = q;
     rotate(true_q, static_cast<double>(position_));

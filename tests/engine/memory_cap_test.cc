@@ -181,7 +181,7 @@ TEST_CASE("memory: the plan is what is taken, for 200 random sets of options") {
   for (int round = 0; round < 200; ++round) {
     lethe_session_params params = api::session_params(0);
     params.policy = kPolicies[up_to(2)];
-    params.kv_type = up_to(1) == 0 ? LETHE_KV_F16 : LETHE_KV_INT8;
+    params.kv_type = static_cast<int32_t>(up_to(LETHE_KV_INT4));
     params.positions = static_cast<int32_t>(up_to(2));
     params.prefill_chunk = up_to(2) == 0 ? 0 : 1 + up_to(up_to(1) == 0 ? 64 : 2047);
     params.threads = 1 + up_to(5);

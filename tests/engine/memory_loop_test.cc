@@ -96,7 +96,7 @@ TEST_CASE("memory: feeding and generating obtain nothing") {
 
   for (const uint32_t threads : {1u, 2u}) {
     for (const bool greedy : {true, false}) {
-      for (const int32_t kv : {LETHE_KV_F16, LETHE_KV_INT8}) {
+      for (const int32_t kv : {LETHE_KV_F16, LETHE_KV_INT8, LETHE_KV_INT8K4V, LETHE_KV_INT4}) {
         CAPTURE(threads);
         CAPTURE(greedy);
         CAPTURE(kv);

@@ -58,7 +58,7 @@ std::string rehash(std::string file) {
 
 TEST_CASE("snapshot: a restored session goes on with the same tokens and logits") {
   for (const GgmlType type : {GgmlType::kF32, GgmlType::kQ4_1}) {
-    for (const KvType kv : {KvType::kF16, KvType::kInt8}) {
+    for (const KvType kv : kKvTypes) {
       for (const SamplerOptions& sampling : {SamplerOptions{}, kSampled}) {
         const std::string model_path = tiny_model_path(type);
         std::string saved;
@@ -419,7 +419,7 @@ TEST_CASE_FIXTURE(Target, "snapshot: a save that fails leaves the old file and n
 }
 
 TEST_CASE("fork: original and copy go on independently, each as it would alone") {
-  for (const KvType kv : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType kv : kKvTypes) {
     const OpenModel model(tiny_model_path(GgmlType::kF32));
     SessionOptions options = window_options(64);
     options.kv_type = kv;

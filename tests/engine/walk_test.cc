@@ -26,7 +26,7 @@ struct Walk {
     if (pick(3) == 0) options.pooling = Pooling{PoolKind::kMax, 5};
     if (options.policy->is_share && pick(2) == 0) options.value_norm = true;
     options.hand_over = static_cast<HandOver>(pick(3));
-    options.kv_type = static_cast<KvType>(pick(2));
+    options.kv_type = kKvTypes[pick(4)];
     options.positions = static_cast<PositionMode>(pick(3));
     options.prefill_chunk = 1 + pick(48);
     options.threads = 1 + pick(3);
@@ -164,7 +164,7 @@ TEST_CASE("policies: with room for all tokens every policy gives the full cache'
   TinyOptions shape;
   const OpenModel model(tiny_model_path(shape));
   const Ids prompt = random_ids(150, kVocab, 1);
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     SessionOptions options = full_options(256, 20);
     options.kv_type = type;
     OpenSession full(model, options);

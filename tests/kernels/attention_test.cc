@@ -64,7 +64,7 @@ struct AttentionCase {
     std::reverse(order.begin(), order.end());
     for (uint32_t i = 0; i + 1 < blocks; ++i) next[order[i]] = order[i + 1];
 
-    std::vector<float> rotated = keys;
+    std::vector<float> rotated = keys, scratch(store_scratch_floats(shape.head_dim), NAN);
     for (uint32_t i = 0; i < shape.length; ++i) rotate(&rotated[i * shape.head_dim], positions[i]);
     for (uint32_t i = 0; i < shape.length;) {  // runs of consecutive positions, as steps would store them
       uint32_t count = 1;
@@ -72,7 +72,7 @@ struct AttentionCase {
       std::vector<uint32_t> block_of_token;
       for (uint32_t t = 0; t < count; ++t) block_of_token.push_back(order[(i + t) / 32]);
       kernels.store_kv({view(), block_of_token.data(), i % 32, positions[i], &rotated[i * shape.head_dim],
-                        &values[i * shape.head_dim], shape.head_dim, shape.head_dim, count});
+                        &values[i * shape.head_dim], shape.head_dim, shape.head_dim, count, scratch.data()});
       i += count;
     }
   }
@@ -218,14 +218,14 @@ double nmse(const A& a, const B& b) {
 
 std::vector<Shape> shapes() {
   std::vector<Shape> all;
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     for (const PositionMode mode : {PositionMode::kAbsolute, PositionMode::kRolling, PositionMode::kClamped}) {
       for (const uint32_t length : {1u, 31u, 32u, 33u, 100u, 257u}) {
         for (const uint32_t hole_every : {0u, 3u, 60u}) {
           all.push_back({type, mode, 64, 3, length, std::min(length, 5u), hole_every});
         }
       }
-      for (const uint32_t head_dim : {16u, 40u, 64u, 80u, 128u, 256u}) {
+      for (const uint32_t head_dim : {16u, 40u, 64u, 80u, 96u, 128u, 256u}) {
         for (const uint32_t group : {1u, 3u, 4u, 8u}) all.push_back({type, mode, head_dim, group, 70, 2, 9});
       }
       for (const uint32_t tokens : {1u, 7u, 9u, 17u, 40u}) all.push_back({type, mode, 32, 2, 90, tokens, 9});
@@ -242,8 +242,19 @@ std::vector<Shape> shapes() {
   return all;
 }
 
+// NMSE against attention over what was not rounded.
+double rounding_of(KvType type) {
+  switch (type) {
+    case KvType::kF16: return 3e-6;
+    case KvType::kInt8: return 2e-3;
+    case KvType::kInt8k4v: return 4e-2;
+    case KvType::kInt4: return 0.12;
+  }
+  return 0;
+}
+
 std::string describe(const Shape& s) {
-  return std::string(s.type == KvType::kF16 ? "f16" : "int8") +
+  return std::string(kv_type_name(s.type)) +
          std::array{" absolute", " rolling", " clamped"}[static_cast<size_t>(s.mode)] + " head_dim " +
          std::to_string(s.head_dim) + " group " + std::to_string(s.group) + " length " + std::to_string(s.length) +
          " tokens " + std::to_string(s.tokens) + " holes 1/" + std::to_string(s.hole_every) + " at " +
@@ -261,7 +272,7 @@ TEST_CASE("attention is dense attention, on every target") {
     CAPTURE(describe(shape));
     AttentionCase c(shape);
     const std::vector<float> expected = c.run(reference_kernels(), kQueryTile, 512);
-    REQUIRE(nmse(expected, c.dense()) < (shape.type == KvType::kF16 ? 3e-6 : 2e-3));
+    REQUIRE(nmse(expected, c.dense()) < rounding_of(shape.type));
     const double bound = shape.type == KvType::kF16 ? 1e-11 : 1e-7;
     for_each_target([&](const Kernels& kernels) {
       REQUIRE(nmse(c.run(kernels, kQueryTile, 512), expected) < bound);
@@ -279,7 +290,7 @@ TEST_CASE("the weights beside attention are those of dense attention, on every t
     std::vector<float> expected, weights;
     c.dense(&exact);
     const std::vector<float> plain = c.run(reference_kernels(), kQueryTile, 96, &expected);
-    REQUIRE(nmse(expected, exact) < (shape.type == KvType::kF16 ? 3e-6 : 2e-3));
+    REQUIRE(nmse(expected, exact) < rounding_of(shape.type));
     for_each_target([&](const Kernels& kernels) {
       const std::vector<float> out = c.run(kernels, kQueryTile, 96, &weights);
       REQUIRE(nmse(weights, expected) < (shape.type == KvType::kF16 ? 1e-11 : 1e-7));
@@ -308,7 +319,7 @@ TEST_CASE("extreme bytes do not overflow") {
 }
 
 TEST_CASE("a query's result has the same bits in every tile") {
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     for (const uint32_t holes : {0u, 4u, 40u}) {
       AttentionCase c({type, PositionMode::kRolling, 48, 3, 150, 40, holes});
       for_each_target([&](const Kernels& kernels) {
@@ -350,8 +361,8 @@ TEST_CASE("clamped attention does not depend on where in the stream it happens")
 }
 
 TEST_CASE("store_kv writes the reference's bytes and no others") {
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
-    for (const uint32_t head_dim : {16u, 40u, 80u, 128u}) {
+  for (const KvType type : kKvTypes) {
+    for (const uint32_t head_dim : {7u, 10u, 16u, 40u, 80u, 96u, 128u, 320u}) {
       AttentionCase c({type, PositionMode::kAbsolute, head_dim, 1, 75, 1, 10});
       for (size_t i = 0; i < head_dim; ++i) c.keys[3 * head_dim + i] = c.values[4 * head_dim + i] = 0;
       for (size_t i = 0; i < head_dim; ++i) c.values[5 * head_dim + i] *= 1e-7f;  // subnormal halves
@@ -387,7 +398,7 @@ TEST_CASE("a span that a query does not see leaves an empty part") {
 }
 
 TEST_CASE("NaN and infinity in queries and keys stay within the head") {
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     for (const float bad : {NAN, kInfinity}) {
       AttentionCase c({type, PositionMode::kRolling, 32, 2, 40, 3, 5});
       c.queries[32 + 4] = bad;  // token 0, head 1
@@ -400,16 +411,19 @@ TEST_CASE("NaN and infinity in queries and keys stay within the head") {
 }
 
 TEST_CASE("integers do not hide NaN in a value") {
-  AttentionCase c({KvType::kInt8, PositionMode::kRolling, 32, 2, 40, 1, 5});
-  c.values[7 * 32 + 4] = NAN;
-  for_each_target([&](const Kernels& kernels) {
-    c.store(kernels);
-    const std::vector<float> out = c.run(kernels, 8, 32);
-    for (const size_t head : {0, 1}) {
-      const auto of_head = std::span(out).subspan(head * 32, 32);
-      REQUIRE(std::any_of(of_head.begin(), of_head.end(), [](float x) { return std::isnan(x); }));
-    }
-  });
+  for (const KvType type : {KvType::kInt8, KvType::kInt8k4v, KvType::kInt4}) {
+    CAPTURE(static_cast<int>(type));
+    AttentionCase c({type, PositionMode::kRolling, 32, 2, 40, 1, 5});
+    c.values[7 * 32 + 4] = NAN;
+    for_each_target([&](const Kernels& kernels) {
+      c.store(kernels);
+      const std::vector<float> out = c.run(kernels, 8, 32);
+      for (const size_t head : {0, 1}) {
+        const auto of_head = std::span(out).subspan(head * 32, 32);
+        REQUIRE(std::any_of(of_head.begin(), of_head.end(), [](float x) { return std::isnan(x); }));
+      }
+    });
+  }
 }
 
 }  // namespace lethe::cpu

@@ -65,7 +65,7 @@ TEST_CASE("bad arguments end with status 2") {
       {kRun + Args{"hello", "--threads", "65"}, "65"},
       {kRun + Args{"hello", "--chunk", "1000000"}, "1000000"},
       {kRun + Args{"hello", "--policy", "hope"}, "hope"},
-      {kRun + Args{"hello", "--kv", "int4"}, "f16, int8"},
+      {kRun + Args{"hello", "--kv", "int2"}, "f16, int8, int8k4v, int4"},
       {kRun + Args{"hello", "--positions", "relative"}, "auto, absolute, rolling, clamped"},
       {kRun + Args{"hello", "--recent", "101"}, "at most 100"},
       {kRun + Args{"hello", "--budget", "fair"}, "list, pyramid, layer, global"},

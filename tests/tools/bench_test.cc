@@ -63,7 +63,9 @@ TEST_CASE("bench kernels counts the work of a model's shapes") {
   // Scores and values: two products of head_dim for every query head, query and cached token.
   const uint32_t group = tiny.heads / tiny.kv_heads;
   CHECK(line_of(json, "attend", "f16 1x512")["flops"] == 4 * group * 512 * tiny.head_dim);
-  CHECK(line_of(json, "attend", "int8 8x512")["flops"] == 8 * 4 * group * 512 * tiny.head_dim);
+  for (const char* type : {"int8", "int8k4v", "int4"}) {
+    CHECK(line_of(json, "attend", type + std::string(" 8x512"))["flops"] == 8 * 4 * group * 512 * tiny.head_dim);
+  }
   CHECK(line_of(json, "rms_norm", "512x64")["bytes"] == 512 * tiny.embed_dim * 8);
 }
 

@@ -14,8 +14,8 @@ uint64_t minimum_ram(const Args& options = {}) {
 }
 
 TEST_CASE("the plan is what run then takes, to the byte") {
-  for (const Args& options :
-       {Args{}, Args{"--kv", "int8"}, Args{"--policy", "full"}, Args{"--chunk", "64", "--threads", "1"}}) {
+  for (const Args& options : {Args{}, Args{"--kv", "int8"}, Args{"--kv", "int4"}, Args{"--policy", "full"},
+                              Args{"--chunk", "64", "--threads", "1"}}) {
     const Args common = Args{tiny_model(), "--ram", "8MiB", "--json"} + options;
     const Json plan = run_json(Args{"plan"} + common);
     const Json run = run_json(Args{"run"} + common + Args{"hello", "--max-tokens", "10"})["memory"];

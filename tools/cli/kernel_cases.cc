@@ -30,8 +30,6 @@ std::string times(std::initializer_list<uint32_t> sizes) {
   return text;
 }
 
-const char* kv_name(KvType type) { return type == KvType::kF16 ? "f16" : "int8"; }
-
 cpu::QuantisedRows take_quantised(Arena& memory, uint64_t rows, uint64_t cols) {
   const uint64_t groups = rows * ((cols + kGroup - 1) / kGroup);
   return {memory.take<int8_t>(rows * cols).data(), memory.take<float>(groups).data(), memory.take<float>(groups).data(),
@@ -195,7 +193,7 @@ KernelCase attend_case(const ModelConfig& config, KvType type, uint32_t tokens, 
     });
   };
   return {.kernel = "attend",
-          .what = std::string(kv_name(type)) + " " + times({tokens, kPartTokens}) + (holes ? " holes" : ""),
+          .what = std::string(kv_type_name(type)) + " " + times({tokens, kPartTokens}) + (holes ? " holes" : ""),
           .flops = 4.0 * kPartTokens * dims * group * tokens,
           .bytes = tokens == 1 ? static_cast<double>(list_bytes) : 0,
           .from_memory = tokens == 1,
@@ -208,15 +206,16 @@ KernelCase store_case(const ModelConfig& config, KvType type, uint32_t tokens) {
   const auto prepare = [=](Arena& memory) {
     const float* const kv = memory.take<float>(uint64_t{tokens} * dims).data();
     uint32_t* const block_of_token = memory.take<uint32_t>(tokens).data();
+    float* const scratch = memory.take<float>(cpu::store_scratch_floats(dims)).data();
     const KvLists lists = take_lists(memory, layout, 1);
     for (uint32_t t = 0; t < tokens; ++t) block_of_token[t] = t / kBlockSlots;
     return repeat([=](const Kernels& kernels, uint64_t call) {
       const uint32_t slot = tokens == 1 ? static_cast<uint32_t>(call % kBlockSlots) : 0;
-      kernels.store_kv({lists.pool, block_of_token, slot, slot, kv, kv, dims, dims, tokens});
+      kernels.store_kv({lists.pool, block_of_token, slot, slot, kv, kv, dims, dims, tokens, scratch});
     });
   };
   return {.kernel = "store_kv",
-          .what = std::string(kv_name(type)) + " " + times({tokens, dims}),
+          .what = std::string(kv_type_name(type)) + " " + times({tokens, dims}),
           .bytes = tokens * (2.0 * 4 * dims + static_cast<double>(layout.block_bytes) / kBlockSlots),
           .prepare = prepare};
 }
@@ -305,14 +304,14 @@ std::vector<KernelCase> kernel_cases(const KernelShapes& shapes) {
     for (const uint32_t tokens : {1u, prompt}) cases.push_back(linear_case(matrix, tokens));
   }
   cases.push_back(linear_case(shapes.output, 1));
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     for (const uint32_t tokens : {1u, cpu::kQueryTile}) {
       for (const bool holes : {false, true}) cases.push_back(attend_case(config, type, tokens, holes));
     }
   }
   for (const uint32_t tokens : {1u, cpu::kQueryTile}) cases.push_back(merge_case(config, tokens));
   cases.push_back(weigh_case(config, cpu::kQueryTile));
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const KvType type : kKvTypes) {
     for (const uint32_t tokens : {1u, prompt}) cases.push_back(store_case(config, type, tokens));
   }
   cases.push_back(embed_case(shapes.embedding));

@@ -99,7 +99,9 @@ void SessionOptions::add_to(CLI::App& command) {
   command.add_option("--namm", namm, "NAMM file, the parameters of policy namm (default: those in the model file)");
   command.add_option("--policy-seed", policy_seed, "for policies that draw (default 0)");
   command.add_option("--sinks", sinks, "first tokens that are never forgotten (default 4)");
-  command.add_option("--kv", kv, "type of cached keys and values: f16 (default) or int8");
+  command.add_option("--kv", kv,
+                     "type of cached keys and values: f16 (default), int8, int8k4v (keys of 8 bits, values "
+                     "of 4) or int4");
   command.add_option("--positions", positions, "auto (default), absolute, rolling or clamped");
   command.add_option("--chunk", chunk, "tokens per prefill step (default: what suits the cap)");
   command.add_option("--threads", threads, "threads (default: the fast cores)");
@@ -110,7 +112,10 @@ lethe_session_params SessionOptions::params(uint64_t host_bytes) const {
   params.host_bytes = host_bytes;
   if (policy) params.policy = policy->c_str();
   if (sinks) params.sinks = *sinks;
-  if (kv) params.kv_type = choose("--kv", *kv, {{"f16", LETHE_KV_F16}, {"int8", LETHE_KV_INT8}});
+  if (kv)
+    params.kv_type = choose(
+        "--kv", *kv,
+        {{"f16", LETHE_KV_F16}, {"int8", LETHE_KV_INT8}, {"int8k4v", LETHE_KV_INT8K4V}, {"int4", LETHE_KV_INT4}});
   if (positions) {
     params.positions = choose("--positions", *positions,
                               {{"auto", LETHE_POSITIONS_AUTO},

@@ -54,6 +54,11 @@ uint64_t CpuBackend::unit_floats() const {
   return parts * rows * (config.head_dim + 2);
 }
 
+// Also of a thread that stores keys and values.
+float* CpuBackend::attend_scratch(uint32_t thread) const {
+  return attend_scratch_.data() + thread * (attend_scratch_.size() / options_.threads);
+}
+
 void CpuBackend::lay_out_attention(Arena& arena) {
   const ModelConfig& config = model_->config();
   const uint64_t group = config.heads / config.kv_heads, tile = std::min(options_.chunk, kQueryTile);
@@ -91,7 +96,6 @@ void CpuBackend::attend_part(const AttendStep& s, const AttendUnit& unit, uint32
   const ModelConfig& config = model_->config();
   const uint32_t group = config.heads / config.kv_heads;
   const uint64_t rows = uint64_t{unit.end - unit.begin} * group;
-  const uint64_t scratch_floats = round_up(attend_scratch_floats(group, config.head_dim), 16);
   const uint32_t query_delta = s.kv.query_delta(s.layer, unit.head, s.first_position);
   if (part == 0 && !unit.absorbed.empty()) attend_absorbed(s, unit);
   kernels_.attend({.pool = s.kv.view(),
@@ -115,7 +119,7 @@ void CpuBackend::attend_part(const AttendStep& s, const AttendUnit& unit, uint32
                    .max = unit.max + part * rows,
                    .sum = unit.sum + part * rows,
                    .acc = unit.acc + part * rows * config.head_dim,
-                   .scratch = attend_scratch_.data() + thread * scratch_floats,
+                   .scratch = attend_scratch(thread),
                    .scores = scores,
                    .scores_stride = kPartTokens});
 }

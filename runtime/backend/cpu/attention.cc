@@ -1,5 +1,5 @@
 // Attention over the KV blocks: the walk along a list, the placing of keys, and the online softmax. The two products
-// are in attention_float-inl.h and attention_int8-inl.h, by the type of the pool.
+// are in attention_float-inl.h and attention_integer-inl.h, by the type of the pool.
 #include "runtime/base/simd/targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -13,7 +13,9 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "runtime/backend/cpu/attention_float-inl.h"
-#include "runtime/backend/cpu/attention_int8-inl.h"
+#include "runtime/backend/cpu/attention_integer-inl.h"
+#include "runtime/backend/cpu/dot-inl.h"
+#include "runtime/backend/cpu/hadamard-inl.h"
 #include "runtime/backend/cpu/kernels.h"
 #include "runtime/backend/cpu/simd_tables.h"
 #include "runtime/base/simd/math-inl.h"
@@ -73,33 +75,38 @@ void load_queries(const AttendArgs& args, int32_t shift, const Frequencies& freq
 // One dimension of the keys of kLanes slots from `slot` on, as floats.
 HWY_INLINE VF load_keys(const KvLayout& layout, const uint8_t* block, size_t slot, size_t d) {
   const size_t at = key_index(layout, slot, d);
-  if (layout.type == KvType::kF16) {
+  if (layout.key_bits == 16) {
     return load_float(reinterpret_cast<const Half*>(block + layout.keys_offset) + at);
   }
   const VU8 quads = hn::LoadU(du8, block + layout.keys_offset + at / kQuad * kQuad);
-  const int bits = static_cast<int>(d % kQuad) * 8;
-  const VI key = hn::And(hn::ShiftRightSame(hn::BitCast(di, quads), bits), hn::Set(di, 255));
+  const int shift = static_cast<int>(d % kQuad) * 8 + (layout.key_bits == 4 ? key_shift(d) : 0);
+  const VI code =
+      hn::And(hn::ShiftRightSame(hn::BitCast(di, quads), shift), hn::Set(di, layout.key_bits == 8 ? 255 : 15));
+  const VI key = layout.key_bits == 8 ? hn::Sub(code, hn::Set(di, kKeyOffset))
+                                      : hn::Sub(hn::Add(code, code), hn::Set(di, kOffset4));
   const auto* scale = reinterpret_cast<const float*>(block + layout.key_scale_offset) + slot;
-  return hn::Mul(hn::ConvertTo(df, hn::Sub(key, hn::Set(di, kKeyOffset))), hn::LoadU(df, scale));
+  return hn::Mul(hn::ConvertTo(df, key), hn::LoadU(df, scale));
 }
 
 // Keys [head_dim][32] as floats, every slot rotated back by its own shift: what a block needs whose slots are not one
 // run. Rotating a key by -s is rotating the query by s; the work is shared by all rows of the tile.
 void rotate_keys(const KvLayout& layout, const uint8_t* block, size_t half, const int32_t* shifts,
                  const Frequencies& frequencies, float* out) {
+  for (size_t d = 0; d < layout.head_dim; ++d) {
+    for (size_t slot = 0; slot < kBlockSlots; slot += kLanes) {
+      hn::StoreU(load_keys(layout, block, slot, d), df, out + d * kBlockSlots + slot);
+    }
+  }
+  if (layout.key_bits == 4) hadamard_keys(out, layout.head_dim);
   for (size_t slot = 0; slot < kBlockSlots; slot += kLanes) {
     const VI shift = hn::LoadU(di, shifts + slot);
     for (size_t i = 0; i < half; ++i) {
       VF s, c;
       sin_cos_lanes(phase_of(shift, hn::Set(di, frequencies.high[i]), hn::Set(di, frequencies.low[i])), s, c);
-      const VF a = load_keys(layout, block, slot, i);
-      const VF b = load_keys(layout, block, slot, i + half);
-      float* to = out + i * kBlockSlots + slot;
-      hn::StoreU(hn::MulAdd(b, s, hn::Mul(a, c)), df, to);
-      hn::StoreU(hn::NegMulAdd(a, s, hn::Mul(b, c)), df, to + half * kBlockSlots);
-    }
-    for (size_t d = 2 * half; d < layout.head_dim; ++d) {
-      hn::StoreU(load_keys(layout, block, slot, d), df, out + d * kBlockSlots + slot);
+      float *const low = out + i * kBlockSlots + slot, *const high = low + half * kBlockSlots;
+      const VF a = hn::LoadU(df, low), b = hn::LoadU(df, high);
+      hn::StoreU(hn::MulAdd(b, s, hn::Mul(a, c)), df, low);
+      hn::StoreU(hn::NegMulAdd(a, s, hn::Mul(b, c)), df, high);
     }
   }
 }
@@ -172,6 +179,7 @@ class Attention {
       visit(span, ahead);
       span = ahead;
     }
+    blocks_.finish(args_.acc);
     for (size_t row = 0; row < rows_; ++row) {
       args_.sum[row] = hn::ReduceSum(df, hn::LoadU(df, sums_ + row * kLanes));
     }
@@ -336,10 +344,11 @@ class Attention {
 };
 
 void attend(const AttendArgs& args) {
-  if (args.pool.layout.type == KvType::kF16) {
-    Attention<HalfBlocks>(args).run();
-  } else {
-    Attention<Int8Blocks>(args).run();
+  switch (args.pool.layout.type) {
+    case KvType::kF16: return Attention<HalfBlocks>(args).run();
+    case KvType::kInt8: return Attention<IntegerBlocks<8, 8>>(args).run();
+    case KvType::kInt8k4v: return Attention<IntegerBlocks<8, 4>>(args).run();
+    case KvType::kInt4: return Attention<IntegerBlocks<4, 4>>(args).run();
   }
 }
 

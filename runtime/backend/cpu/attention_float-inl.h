@@ -77,6 +77,7 @@ class HalfBlocks {
                          .out = acc,
                          .out_stride = n});
   }
+  void finish(float* /*acc*/) const {}
 
  private:
   const KvLayout& layout_;

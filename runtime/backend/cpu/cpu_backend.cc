@@ -194,21 +194,23 @@ void CpuBackend::store_kv(const Step& step, uint32_t layer, uint32_t tokens, uin
                           const KvPool& kv) {
   const ModelConfig& config = model_->config();
   const uint32_t stride = config.kv_heads * config.head_dim;
-  parallel_ranges(config.kv_heads, tokens < 16 ? config.kv_heads : 1, [&](uint32_t begin, uint32_t end, uint32_t) {
-    for (uint32_t head = begin; head < end; ++head) {
-      const auto blocks = append_blocks_.subspan(uint64_t{head} * options_.chunk, tokens);
-      kv.append_blocks(layer, head, blocks);
-      kernels_.store_kv({.pool = kv.view(),
-                         .block_of_token = blocks.data(),
-                         .first_slot = kv.list(layer, head).length % kBlockSlots,
-                         .first_position = first_position,
-                         .k = floats(step.in) + uint64_t{head} * config.head_dim,
-                         .v = floats(step.in2) + uint64_t{head} * config.head_dim,
-                         .k_stride = stride,
-                         .v_stride = stride,
-                         .tokens = tokens});
-    }
-  });
+  parallel_ranges(config.kv_heads, tokens < 16 ? config.kv_heads : 1,
+                  [&](uint32_t begin, uint32_t end, uint32_t thread) {
+                    for (uint32_t head = begin; head < end; ++head) {
+                      const auto blocks = append_blocks_.subspan(uint64_t{head} * options_.chunk, tokens);
+                      kv.append_blocks(layer, head, blocks);
+                      kernels_.store_kv({.pool = kv.view(),
+                                         .block_of_token = blocks.data(),
+                                         .first_slot = kv.list(layer, head).length % kBlockSlots,
+                                         .first_position = first_position,
+                                         .k = floats(step.in) + uint64_t{head} * config.head_dim,
+                                         .v = floats(step.in2) + uint64_t{head} * config.head_dim,
+                                         .k_stride = stride,
+                                         .v_stride = stride,
+                                         .tokens = tokens,
+                                         .scratch = attend_scratch(thread)});
+                    }
+                  });
 }
 
 void CpuBackend::run_step(const Step& step, uint32_t layer, uint32_t tokens, uint32_t first_position,

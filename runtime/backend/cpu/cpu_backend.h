@@ -109,6 +109,7 @@ class CpuBackend {
   uint32_t partial_units() const;
   uint64_t unit_floats() const;
   void lay_out_attention(Arena& arena);
+  float* attend_scratch(uint32_t thread) const;
   AttendUnit attend_unit(const AttendStep& s, uint32_t head, uint32_t tile, float* partials) const;
   void attend_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread, float* scores);
   void attend_absorbed(const AttendStep& s, const AttendUnit& unit);

@@ -73,7 +73,12 @@ struct StoreKvArgs {
   const float* v;                  // [M][v_stride]
   uint32_t k_stride, v_stride;     // floats
   uint32_t tokens;                 // M
+  float* scratch;                  // store_scratch_floats(head_dim)
 };
+// A row that is to be stored in 4 bits, transformed, and its codes.
+constexpr size_t store_scratch_floats(size_t head_dim) {
+  return head_dim + (head_dim + 2 * kQuad - 1) / (2 * kQuad) * 2;
+}
 
 // Attention of a tile of queries over a span of one KV list, with an online softmax (Milakov & Gimelshein 2018).
 // Covers the `group` query heads that share the KV head. Query t of the step sees ranks <= first_rank_of_step + t; with
@@ -113,16 +118,16 @@ struct AttendArgs {
 inline constexpr uint32_t kQueryTile = 8;
 // Ranks between two steps of the online softmax; whole blocks, and a whole number of spans in a part.
 inline constexpr uint32_t kSpanSlots = 128;
-// Of int8 pools: three numbers for every row, its query and its weights in two bytes each.
-constexpr size_t int8_scratch_floats(size_t rows, size_t head_dim) {
-  return rows * (3 + 2 * ((head_dim + kQuad - 1) / kQuad) + 2 * kSpanSlots / kQuad);
+// Of pools of integers: four numbers for every row, its query and its weights in two bytes each; a transformed query.
+constexpr size_t integer_scratch_floats(size_t rows, size_t head_dim) {
+  return rows * (4 + 4 * ((head_dim + 2 * kQuad - 1) / (2 * kQuad)) + 2 * kSpanSlots / kQuad) + head_dim;
 }
 // One block of rotated keys and the frequencies; scores, a query, a factor and a vector of sums for every row of the
 // tile.
 constexpr size_t attend_scratch_floats(size_t group, size_t head_dim) {
   const size_t rows = kQueryTile * group;
   return head_dim * (kBlockSlots + 1) + rows * (kSpanSlots + head_dim + 1 + kPanelRows) +
-         int8_scratch_floats(rows, head_dim);
+         integer_scratch_floats(rows, head_dim);
 }
 
 // Merges `parts` partial results of one tile (in order, so the result does not depend on who computed them) and

@@ -8,6 +8,7 @@
 #include "runtime/backend/cpu/panel.h"
 #include "runtime/backend/cpu/reference_recurrent.h"
 #include "runtime/base/half.h"
+#include "runtime/cache/hadamard.h"
 #include "runtime/cache/store_row.h"
 
 namespace lethe::cpu {
@@ -122,42 +123,51 @@ void store_kv(const StoreKvArgs& args) {
     uint8_t* block = args.pool.blocks + size_t{args.block_of_token[t]} * layout.block_bytes;
     const size_t slot = (args.first_slot + t) % kBlockSlots;
     reinterpret_cast<uint32_t*>(block + layout.positions_offset)[slot] = args.first_position + static_cast<uint32_t>(t);
-    store_key(layout, block, slot, args.k + t * args.k_stride);
-    store_value(layout, block, slot, args.v + t * args.v_stride);
+    std::copy_n(args.k + t * args.k_stride, layout.head_dim, args.scratch);
+    store_key(layout, block, slot, args.scratch);
+    std::copy_n(args.v + t * args.v_stride, layout.head_dim, args.scratch);
+    store_value(layout, block, slot, args.scratch);
   }
 }
 
-// One stored key or value, element d of `slot`.
-double stored_key(const KvLayout& layout, const uint8_t* block, size_t slot, size_t d) {
-  const size_t at = key_index(layout, slot, d);
-  if (layout.type == KvType::kF16) {
-    return half_to_float(reinterpret_cast<const uint16_t*>(block + layout.keys_offset)[at]);
+// One stored key, as it was before it was transformed.  out [head_dim]
+void load_key(const KvLayout& layout, const uint8_t* block, size_t slot, double* out) {
+  const uint8_t* keys = block + layout.keys_offset;
+  for (size_t d = 0; d < layout.head_dim; ++d) {
+    const size_t at = key_index(layout, slot, d);
+    out[d] = layout.key_bits == 16 ? static_cast<double>(half_to_float(reinterpret_cast<const uint16_t*>(keys)[at]))
+                                   : static_cast<double>(key_quant(layout, keys[at], d)) *
+                                         reinterpret_cast<const float*>(block + layout.key_scale_offset)[slot];
   }
-  return static_cast<double>(block[layout.keys_offset + at] - kKeyOffset) *
-         reinterpret_cast<const float*>(block + layout.key_scale_offset)[slot];
+  if (layout.key_bits == 4) hadamard(out, layout.head_dim, 1);
 }
 
-double stored_value(const KvLayout& layout, const uint8_t* block, size_t slot, size_t d) {
-  const size_t at = value_index(layout, slot, d);
-  if (layout.type == KvType::kF16) {
-    return half_to_float(reinterpret_cast<const uint16_t*>(block + layout.values_offset)[at]);
+// The same for a value.
+void load_value(const KvLayout& layout, const uint8_t* block, size_t slot, double* out) {
+  const uint8_t* values = block + layout.values_offset;
+  for (size_t d = 0; d < layout.head_dim; ++d) {
+    const size_t at = value_index(layout, slot, d);
+    out[d] = layout.value_bits == 16 ? static_cast<double>(half_to_float(reinterpret_cast<const uint16_t*>(values)[at]))
+                                     : static_cast<double>(value_quant(layout, values[at], d)) *
+                                           reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
   }
-  return static_cast<double>(reinterpret_cast<const int8_t*>(block + layout.values_offset)[at]) *
-         reinterpret_cast<const float*>(block + layout.value_scale_offset)[slot];
+  if (layout.value_bits == 4) hadamard(out, layout.head_dim, 1);
 }
 
 // Scaled score of one query head against one slot, the query first rotated by `shift` positions.
 double score(const AttendArgs& args, const float* q, const uint8_t* block, size_t slot, int32_t shift) {
   const KvLayout& layout = args.pool.layout;
   const size_t half = args.rope.rotary_dim / 2;
+  auto* key = reinterpret_cast<double*>(args.scratch);
+  load_key(layout, block, slot, key);
   double sum = 0;
   for (size_t i = 0; i < half; ++i) {
     const double angle = static_cast<double>(shift) * args.rope.inv_freq[i];
     const double low = q[i] * std::cos(angle) - q[i + half] * std::sin(angle);
     const double high = q[i] * std::sin(angle) + q[i + half] * std::cos(angle);
-    sum += low * stored_key(layout, block, slot, i) + high * stored_key(layout, block, slot, i + half);
+    sum += low * key[i] + high * key[i + half];
   }
-  for (size_t d = 2 * half; d < layout.head_dim; ++d) sum += q[d] * stored_key(layout, block, slot, d);
+  for (size_t d = 2 * half; d < layout.head_dim; ++d) sum += q[d] * key[d];
   sum *= args.scale;
   return args.softcap == 0 ? sum : args.softcap * std::tanh(sum / args.softcap);
 }
@@ -199,9 +209,9 @@ void attend(const AttendArgs& args) {
       for_each_seen(args, t, [&](const uint8_t* block, uint32_t slot, int32_t shift, uint32_t) {
         const double p = std::exp(score(args, q, block, slot, shift) - max);
         sum += p;
-        for (size_t d = 0; d < head_dim; ++d) {
-          acc[d] = static_cast<float>(acc[d] + p * stored_value(args.pool.layout, block, slot, d));
-        }
+        auto* value = reinterpret_cast<double*>(args.scratch);
+        load_value(args.pool.layout, block, slot, value);
+        for (size_t d = 0; d < head_dim; ++d) acc[d] = static_cast<float>(acc[d] + p * value[d]);
       });
       if (args.scores != nullptr) {
         float* const scores = args.scores + out * args.scores_stride;

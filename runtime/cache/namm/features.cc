@@ -184,7 +184,7 @@ void read_features(const Shape& shape, const Moments* moments, const KvPoolView&
         break;
       case Input::kValueNorm:
         for_each_block(pool, list, [&](const uint8_t* block, uint32_t rank, uint32_t) {
-          value_norms(pool.layout, block, rows.of_block(rank));
+          value_norms(pool.layout, block, work.block.data(), rows.of_block(rank));
         });
         break;
     }

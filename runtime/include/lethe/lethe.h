@@ -91,7 +91,9 @@ LETHE_API lethe_code lethe_model_get_info(const lethe_model* model, lethe_model_
 
 /* ---- Sessions --------------------------------------------------------------------------------------------------- */
 
-enum { LETHE_KV_F16 = 0, LETHE_KV_INT8 = 1 };
+/* Types of cached keys and values. INT8: 8 bits, one scale for each. INT8K4V: keys of 8 bits, values of 4. INT4: both
+ * of 4 bits. Numbers of 4 bits are of a Hadamard transform of the key or value. */
+enum { LETHE_KV_F16 = 0, LETHE_KV_INT8 = 1, LETHE_KV_INT8K4V = 2, LETHE_KV_INT4 = 3 };
 /* How distances of cached tokens are counted. ABSOLUTE: in the conversation. ROLLING: in the cache. CLAMPED: in the
  * conversation, but none beyond the trained length: older tokens stand at its beginning. AUTO: rolling for the
  * window, clamped for policies that keep scattered tokens, absolute for those that keep all. */
