@@ -10,13 +10,8 @@
 namespace lethe::cli {
 namespace {
 
-// No text of a prompt is longer: a token of the haystacks is a few bytes, and the search for the length may try twice
-// as many.
-size_t most_text_bytes(uint32_t length) { return size_t{16} * length + (64 << 10); }
-
 std::vector<std::pair<Prompt, Trial>> make_prompts(const api::Model& model, const TaskRun& run) {
   PromptMaker maker(model, most_text_bytes(run.length));
-  const PromptStyle style{.templated = true, .asked_before = !run.question_hidden};
   std::vector<std::pair<Prompt, Trial>> prompts;
   for (uint32_t trial = 0; trial < run.trials; ++trial) {
     const eval::Recipe recipe{.seed = eval::trial_seed(run.seed, trial),
@@ -24,21 +19,28 @@ std::vector<std::pair<Prompt, Trial>> make_prompts(const api::Model& model, cons
                               .length = run.length,
                               .size = 0,
                               .filler = run.filler};
-    size_t smallest = 0;
-    const std::optional<eval::Sample> sample = eval::fit(
-        *run.task, recipe, [&](const eval::Sample& tried) { return maker.make(tried, style).tokens(); }, &smallest);
-    if (!sample) {
-      fail(LETHE_ERROR_INVALID_ARGUMENT, "--length is %u tokens; the shortest prompt of %s has %zu", run.length,
-           run.task->name, smallest);
-    }
-    Prompt prompt = maker.make(*sample, style);
+    auto [prompt, answers] = fit_prompt(maker, *run.task, recipe, run.question_hidden);
     const size_t tokens = prompt.tokens();
-    prompts.emplace_back(std::move(prompt), Trial{recipe.depth, tokens, 0, 0, {}, sample->answers});
+    prompts.emplace_back(std::move(prompt), Trial{recipe.depth, tokens, 0, 0, {}, std::move(answers)});
   }
   return prompts;
 }
 
 }  // namespace
+
+size_t most_text_bytes(uint32_t length) { return size_t{16} * length + (64 << 10); }
+
+FittedPrompt fit_prompt(PromptMaker& maker, const eval::Task& task, const eval::Recipe& recipe, bool question_hidden) {
+  const PromptStyle style{.templated = true, .asked_before = !question_hidden};
+  size_t smallest = 0;
+  std::optional<eval::Sample> sample =
+      eval::fit(task, recipe, [&](const eval::Sample& tried) { return maker.make(tried, style).tokens(); }, &smallest);
+  if (!sample) {
+    fail(LETHE_ERROR_INVALID_ARGUMENT, "--length is %u tokens; the shortest prompt of %s has %zu", recipe.length,
+         task.name, smallest);
+  }
+  return {maker.make(*sample, style), std::move(sample->answers)};
+}
 
 Reply answer(api::Session& session, const Prompt& prompt, uint32_t reply_tokens) {
   const auto feed = [&](size_t begin, size_t end) {

@@ -46,6 +46,17 @@ struct TaskResult {
 // Throws invalid_argument where the length is too short for the task, or the task needs a filler and has none.
 TaskResult run_task(const api::Model& model, TaskRun run, const std::function<void(uint32_t done)>& on_trial);
 
+// No text of a prompt is longer: a token of the haystacks is a few bytes, and the search for the length may try twice
+// as many.
+size_t most_text_bytes(uint32_t length);
+
+struct FittedPrompt {
+  Prompt prompt;
+  std::vector<std::string> answers;
+};
+// The longest prompt of at most recipe.length tokens. Throws as run_task; `maker` takes most_text_bytes of it.
+FittedPrompt fit_prompt(PromptMaker& maker, const eval::Task& task, const eval::Recipe& recipe, bool question_hidden);
+
 // One prompt through a session that is empty: the context, then the question, then a greedy reply of at most
 // `reply_tokens` (or the prompt's recalls). `score` and `nll` of the result are set for recalls; with a reply only nll.
 struct Reply {

@@ -1,9 +1,8 @@
 // plot.svg of a sweep: small panels, bytes of the cache on a logarithmic axis, quality on a linear one.
 #include <algorithm>
 #include <cmath>
-#include <cstdarg>
-#include <cstdio>
 
+#include "tools/eval/svg.h"
 #include "tools/eval/sweep.h"
 
 namespace lethe::eval {
@@ -16,38 +15,12 @@ constexpr const char* kColours[] = {"#000000", "#0072B2", "#D55E00", "#009E73", 
 constexpr double kWidth = 400, kHeight = 300, kLeft = 66, kRight = 14, kTop = 44, kBottom = 48;
 constexpr double kLegendStep = 150, kLegendLine = 20, kMargin = 16;
 
-class Svg {
- public:
-  __attribute__((format(printf, 2, 3))) void add(const char* format, ...) {
-    char text[512];
-    va_list args;
-    va_start(args, format);
-    const int size = vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    out_.append(text, std::min(static_cast<size_t>(size), sizeof text - 1));
-    out_ += '\n';
-  }
-  std::string take() { return std::move(out_); }
-
- private:
-  std::string out_;
-};
-
 void marker(Svg& svg, size_t series, double x, double y, const char* colour) {
   switch ((series + series / std::size(kColours)) % 3) {
     case 0: svg.add("<circle cx='%.1f' cy='%.1f' r='3.5' fill='%s'/>", x, y, colour); break;
     case 1: svg.add("<rect x='%.1f' y='%.1f' width='7' height='7' fill='%s'/>", x - 3.5, y - 3.5, colour); break;
     default: svg.add("<path d='M%.1f %.1f l4.2 7 h-8.4 z' fill='%s'/>", x, y - 4.2, colour);
   }
-}
-
-// A round step that gives about `count` ticks.
-double round_step(double range, int count) {
-  const double rough = range / count, power = std::pow(10, std::floor(std::log10(rough)));
-  for (const double factor : {1.0, 2.0, 5.0}) {
-    if (factor * power >= rough) return factor * power;
-  }
-  return 10 * power;
 }
 
 std::string bytes_label(double bytes) {
