@@ -5,6 +5,7 @@
 
 #include "runtime/cache/namm/file.h"
 #include "tests/tools/cli.h"
+#include "tools/eval/task.h"
 
 namespace lethe::test {
 namespace {
@@ -120,14 +121,45 @@ TEST_CASE("a run writes its log, its state, a plot and a NAMM file that works") 
   CHECK(stream["evictions"].get<int>() > 0);
 }
 
+TEST_CASE("the first mean is zeros, but for the bias of the score") {
+  const Folder folder;
+  run_json(with(with(evolve_args(folder, 1), "--bias", "1.5"), "--sigma", "1e-12"));
+  const Json mean = Json::parse(read_file(folder.file("state.json")))["mean"];
+  for (size_t i = 0; i < mean.size(); ++i) {
+    CHECK(std::abs(mean[i].get<double>() - (i + 1 == mean.size() ? 1.5 : 0.0)) < 1e-10);
+  }
+}
+
 TEST_CASE("without a cap, the zeros that a run begins with are worth as much as the full cache") {
   for (const auto& [signal, worth] : {std::pair("nll", 0.0), std::pair("score", 1.0)}) {
     CAPTURE(signal);
     const Folder folder;
-    Args args = with(evolve_args(folder, 1), "--kv-fraction", "1");
-    run_json(with(with(args, "--tasks", "stream"), "--signal", signal));
+    run_json(with(with(evolve_args(folder, 1), "--kv-fraction", "1"), "--signal", signal));
     CHECK(log_of(folder)[0]["held_out"].get<double>() == doctest::Approx(worth).epsilon(1e-6));
   }
+}
+
+TEST_CASE("the full cache's NLL of a stream that is held out is what lethe eval stream says") {
+  const Folder folder;
+  run_json(with(evolve_args(folder, 1), "--tasks", "stream"));
+  const std::string text = read_file(book());
+  const std::string tail = text.substr(text.find(' ', text.size() * 9 / 10)) + "\n", file = temporary_path(".txt");
+  write_file(file, tail);
+  const bool bos = run_json({"inspect", long_model(), "--json"})["tokenizer"]["add_bos"];
+  const size_t tokens = run_json({"inspect", long_model(), "--tokenize", tail, "--json"})["ids"].size() + bos;
+  std::istringstream lines(read_file(folder.file("full.jsonl")));
+  size_t held_out = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const Json full = Json::parse(line);
+    if (full["text"].get<std::string>().find("held out") == std::string::npos) continue;
+    const uint64_t skip = eval::trial_seed(full["seed"], 0) % (tokens - 320 + 1);
+    const Json stream =
+        run_json({"eval", "stream", long_model(), "--text", file, "--tokens", "320", "--score-from", "160", "--skip",
+                  std::to_string(skip), "--policy", "full", "--kv-fraction", "1", "--no-compare", "--json"});
+    CHECK(full["metrics"]["nll"].get<double>() == doctest::Approx(stream["nll"].get<double>()).epsilon(1e-5));
+    ++held_out;
+  }
+  CHECK(held_out == 2);
 }
 
 TEST_CASE("all inputs, either network, either covariance") {
@@ -179,6 +211,7 @@ TEST_CASE("a further stage has other tasks; what the strategy is about cannot ch
   refused("--interval", "128", "a run with interval 64");
   refused("--population", "8", "a run with population 4");
   refused("--seed", "2", "a run with seed 1");
+  refused("--bias", "1", "a run with bias 0.0");
   write_file(folder.file("state.json"), "{\"identity\"");
   check_refused(run_cli(evolve_args(folder, 3)), 1, "corrupt_snapshot", "is no state of a run");
 }

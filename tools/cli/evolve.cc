@@ -32,7 +32,7 @@ struct EvolveOptions {
   std::vector<std::string> texts;
   std::vector<std::string> tasks = {"stream", "passkey"}, inputs = {"age", "spectrum"};
   std::vector<uint32_t> lengths = {1024};
-  double kv_fraction = 0.25, sigma = 0.065;
+  double kv_fraction = 0.25, sigma = 0.065, bias = 0;
   uint32_t population = 32, prompts = 8, generations = 100, interval = namm::kInterval, jobs = 0;
   uint32_t held_out = 16, check_every = 10;
   uint64_t seed = 1;
@@ -87,6 +87,7 @@ void check_evolve(const EvolveOptions& options) {
   if (!(options.sigma > 0) || !std::isfinite(options.sigma)) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--sigma is %g: above 0", options.sigma);
   }
+  if (!std::isfinite(options.bias)) fail(LETHE_ERROR_INVALID_ARGUMENT, "--bias is %g: a number", options.bias);
   if (options.interval == 0 || options.interval % namm::kHop != 0) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--interval is %u: a multiple of %u", options.interval, namm::kHop);
   }
@@ -156,10 +157,15 @@ class Run {
 };
 
 Json Run::identity() const {
-  return {{"inputs", options_.inputs},         {"network", options_.network},
-          {"hidden", shape_.hidden},           {"interval", options_.interval},
-          {"population", options_.population}, {"sigma", options_.sigma},
-          {"covariance", options_.covariance}, {"seed", options_.seed}};
+  return {{"inputs", options_.inputs},
+          {"network", options_.network},
+          {"hidden", shape_.hidden},
+          {"interval", options_.interval},
+          {"population", options_.population},
+          {"sigma", options_.sigma},
+          {"covariance", options_.covariance},
+          {"bias", options_.bias},
+          {"seed", options_.seed}};
 }
 
 Run::Run(const EvolveOptions& options)
@@ -183,7 +189,9 @@ Run::Run(const EvolveOptions& options)
     moments_ = std::move(state->moments);
     strategy_.emplace(strategy, std::move(state->strategy));
   } else {
-    strategy_.emplace(strategy);
+    evolve::StrategyState first = evolve::Strategy(strategy).state();
+    first.mean.back() = options.bias;  // the score's, in either network
+    strategy_.emplace(strategy, std::move(first));
     start();
   }
   if (options.held_out != 0) held_out_ = prompt_set(true, 0, options.held_out);
@@ -218,11 +226,12 @@ PromptSet Run::prompt_set(bool held_out, uint64_t seed, uint32_t count) {
     {
       const std::lock_guard lock(mutex);
       const Json* known = full_.find(line);
-      if (known != nullptr && (signal == Signal::kNll || known->at("metrics").contains("score"))) {
-        const Json& metrics = known->at("metrics");
-        set.full[i] = {metrics.at("nll"), metrics.value("score", NAN)};
-        return;
-      }
+      const Json metrics = known == nullptr ? Json::object() : known->at("metrics");
+      const auto number = [&](const char* name) {
+        return metrics.contains(name) && metrics[name].is_number() ? metrics[name].get<double>() : NAN;
+      };
+      set.full[i] = {number("nll"), number("score")};
+      if (!std::isnan(set.full[i].nll) && (signal == Signal::kNll || !std::isnan(set.full[i].score))) return;
     }
     const Worth worth = measure_full(model_, set.prompts[i], signal);
     set.full[i] = worth;
@@ -377,6 +386,8 @@ void add_options(CLI::App& command, int& status) {
       ->check(CLI::Range(1, 4096));
   add_number("--generations", options->generations, "after how many the run ends, those that are there included");
   add_number("--sigma", options->sigma, "step size at first");
+  add_number("--bias", options->bias,
+             "every token's score at first; above 0 the cap decides what goes, and hardly the threshold");
   command.add_option("--covariance", options->covariance, "of the steps: diagonal (learned), or identity")
       ->capture_default_str()
       ->check(CLI::IsMember({"diagonal", "identity"}));

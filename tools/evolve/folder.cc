@@ -89,9 +89,8 @@ Status RunFolder::open(const Json& identity, const StrategyOptions& options, con
   for (std::string text; std::getline(log, text);) {
     Json line = Json::parse(text, nullptr, false);
     // A run that was killed after it wrote the log makes the last generation again.
-    if (line.is_object() && line.value("generation", UINT32_MAX) < read.strategy.generation) {
-      log_.push_back(std::move(line));
-    }
+    const bool is_line = line.is_object() && line.contains("generation") && line["generation"].is_number_unsigned();
+    if (is_line && line["generation"] < read.strategy.generation) log_.push_back(std::move(line));
   }
   *state = std::move(read);
   return {};
