@@ -49,7 +49,7 @@ void draw(eval::Svg& svg, const std::vector<Json>& log, std::span<const Line> li
   for (int i = 0; low + i * step <= high + step / 2; ++i) {
     const double tick = std::abs(low + i * step) < step / 2 ? 0 : low + i * step;
     svg.add("<path d='M%.1f %.1f H%.1f' stroke='#ddd'/>", x0, y_of(tick), x1);
-    svg.add("<text x='%.1f' y='%.1f' text-anchor='end'>%.3g</text>", x0 - 6, y_of(tick) + 4, tick);
+    svg.add("<text x='%.1f' y='%.1f' text-anchor='end'>%.4g</text>", x0 - 6, y_of(tick) + 4, tick);
   }
   const double stride = std::max(1.0, eval::round_step(last, 6));
   for (double tick = 0; tick <= last; tick += stride) {
@@ -64,9 +64,10 @@ void draw(eval::Svg& svg, const std::vector<Json>& log, std::span<const Line> li
       char piece[48];
       snprintf(piece, sizeof piece, "%s%.1f %.1f", path.empty() ? "M" : " L", x_of(point.generation),
                y_of(point.value));
-      path += piece;
+      path += path.empty() ? std::string(piece) + " h0" : piece;  // a dot, if there is no second point
     }
-    svg.raw("<path d='" + path + "' fill='none' stroke='" + line.colour + "' stroke-width='1.6'/>");
+    svg.raw("<path d='" + path + "' fill='none' stroke='" + line.colour +
+            "' stroke-width='1.6' stroke-linecap='round'/>");
     svg.add("<path d='M%.1f %.1f h24' stroke='%s' stroke-width='1.6'/>", x0, legend - 8, line.colour);
     svg.add("<text x='%.1f' y='%.1f'>%s</text>", x0 + 30, legend - 4, line.title);
     legend += kLegend;
