@@ -32,7 +32,8 @@ StrategyOptions options_of(const Json& run) {
 TEST_CASE(
     "the strategy computes what an implementation with full matrices does (tools/reference/evolution_fixtures.py)") {
   std::ifstream file(LETHE_TEST_DATA "/evolution.json");
-  for (const Json& run : Json::parse(file)["runs"]) {
+  const Json json = Json::parse(file);
+  for (const Json& run : json["runs"]) {
     CAPTURE(run["covariance"].dump());
     const StrategyConstants k = constants_of(options_of(run));
     const std::pair<const char*, double> constants[] = {

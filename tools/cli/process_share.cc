@@ -20,11 +20,7 @@ constexpr uint64_t kSlack = 3 * kMiB / 4;
 }  // namespace
 
 uint64_t host_bytes(uint64_t buffers) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  const uint64_t now = kMiB;  // what a sanitizer takes for itself is no part of the tool
-#else
-  const uint64_t now = os::process_memory().private_bytes + kSlack;
-#endif
+  const uint64_t now = kOwnsPrivateMemory ? os::process_memory().private_bytes + kSlack : kMiB;
   return (now + std::min(buffers, UINT64_MAX / 2) + kMiB - 1) / kMiB * kMiB;
 }
 

@@ -9,6 +9,13 @@
 
 namespace lethe::cli {
 
+// False where a sanitizer holds memory of its own in the process.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kOwnsPrivateMemory = false;
+#else
+inline constexpr bool kOwnsPrivateMemory = true;
+#endif
+
 // What to pass as host_bytes: the private memory that the process has now, `buffers` that it is about to fill, and room
 // for the heap and the stack to move, in whole MiB (so that `plan` and `run` of the same options agree). To be called
 // when the prompt is in memory and before the model is opened: the library counts the model's tables itself.
