@@ -1,7 +1,6 @@
 // curve.svg: two panels over the generations.
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "tools/eval/svg.h"
 #include "tools/evolve/folder.h"

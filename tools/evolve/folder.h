@@ -9,7 +9,7 @@
 // All but the last are replaced whole, state.json last: a killed run loses the generation that it was at.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
 #include <string>

@@ -18,7 +18,8 @@ std::vector<uint32_t> ranking(std::span<const double> fitness) {
   const auto worth = [&](uint32_t i) { return std::isnan(fitness[i]) ? -INFINITY : fitness[i]; };
   std::vector<uint32_t> order(fitness.size());
   std::iota(order.begin(), order.end(), 0u);
-  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return worth(a) > worth(b); });
+  std::sort(order.begin(), order.end(),
+            [&](uint32_t a, uint32_t b) { return worth(a) != worth(b) ? worth(a) > worth(b) : a < b; });
   return order;
 }
 
