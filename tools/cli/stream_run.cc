@@ -13,6 +13,8 @@
 namespace lethe::cli {
 namespace {
 
+constexpr uint32_t kMostLogitRows = 64;  // lethe.h
+
 // Rows of natural logarithms of probabilities.
 class Rows {
  public:
@@ -45,11 +47,16 @@ double divergence(std::span<const float> from, std::span<const float> to) {
 
 StreamResult run_stream(const api::Model& model, StreamRun run, const std::vector<int32_t>& ids,
                         const OnProgress& on_progress) {
+  // All rows of a step at once, unless they would take from a cap: one by one the output layer reads its weights for
+  // each.
+  if (run.kv_fraction) run.params.logit_rows = std::min(run.step, kMostLogitRows);
   fit_budget(model, run.kv_fraction, run.tokens, run.params);
   api::Session session = check(api::Session::create(model, run.params));
   std::optional<api::Session> full;
   if (run.compare) {
-    full.emplace(check(api::Session::create(model, full_cache_params(run.tokens, run.params.threads))));
+    lethe_session_params params = full_cache_params(run.tokens, run.params.threads);
+    params.logit_rows = std::min(run.step, kMostLogitRows);
+    full.emplace(check(api::Session::create(model, params)));
   }
 
   const uint64_t started = os::monotonic_ns();
