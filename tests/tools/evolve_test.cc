@@ -4,18 +4,11 @@
 #include <sstream>
 
 #include "runtime/cache/namm/file.h"
-#include "tests/tools/cli.h"
+#include "tests/tools/out_folder.h"
 #include "tools/eval/task.h"
 
 namespace lethe::test {
 namespace {
-
-// A folder that is removed with the test.
-struct Folder {
-  std::string path = temporary_path(".evolve");
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::string file(const char* name) const { return path + "/" + name; }
-};
 
 const std::string& book() {
   static const std::string path = [] {
@@ -24,15 +17,6 @@ const std::string& book() {
     const std::string file = temporary_path(".txt");
     write_file(file, text);
     return file;
-  }();
-  return path;
-}
-
-const std::string& long_model() {
-  static const std::string path = [] {
-    TinyOptions options;
-    options.context_length = 4096;
-    return tiny_model_path(options);
   }();
   return path;
 }
