@@ -1,15 +1,12 @@
 // lethe eval sweep: tasks x policies x caps x lengths x seeds, by parallel workers over one mapped model; every
 // finished cell is a line of a file, and what is there already is not run again.
 #include <CLI/CLI.hpp>
-#include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
-#include <thread>
 
-#include "runtime/base/hash.h"
 #include "runtime/cache/policy.h"
 #include "runtime/os/file.h"
 #include "runtime/os/process.h"
@@ -19,6 +16,7 @@
 #include "tools/cli/json_writer.h"
 #include "tools/cli/kv_budget.h"
 #include "tools/cli/options.h"
+#include "tools/cli/parallel.h"
 #include "tools/cli/stream_run.h"
 #include "tools/cli/task_run.h"
 #include "tools/cli/terminal.h"
@@ -39,13 +37,6 @@ struct SweepOptions {
 };
 
 constexpr const char* kAllPolicies = "all";
-
-// A checksum as it stands behind a file's name.
-std::string named(const std::string& path, const void* data, size_t bytes) {
-  char sum[24];
-  snprintf(sum, sizeof sum, " %016llx", static_cast<unsigned long long>(hash64(data, bytes)));
-  return std::filesystem::path(path).filename().string() + sum;
-}
 
 // Throws invalid_argument with what there is.
 void check_grid(const SweepOptions& options) {
@@ -167,39 +158,26 @@ Tally run_cells(const Bench& bench, const std::vector<eval::Cell>& cells, const 
                 uint32_t jobs, eval::SweepStore& store) {
   Tally tally;
   std::mutex mutex;  // of the store, the tally and the progress
-  std::atomic<size_t> next{0};
-  std::atomic<bool> stop{false};
-  Status written;
   Progress progress("sweep", cells.size());
-  const auto work = [&] {
-    for (size_t i = next++; i < cells.size() && !stop; i = next++) {
-      const eval::Cell& cell = cells[i];
-      Json line = eval::identity(cell, setting);
-      std::optional<Failure> failure;
-      try {
-        line.update(run_cell(bench, cell));
-      } catch (const Failure& failed) {
-        failure = failed;
-      } catch (const std::bad_alloc&) {
-        failure = {LETHE_ERROR_OUT_OF_MEMORY, "the system refused memory to the tool"};
-      }
-      if (failure) line["error"] = std::string(lethe_code_name(failure->code)) + ": " + failure->message;
-      const std::lock_guard lock(mutex);
-      ++tally.run;
-      if (failure && tally.failed++ == 0)
-        tally.first = {failure->code, cell.task + ", " + cell.policy + ": " + failure->message};
-      if (const Status status = store.append(line); !status.ok()) {
-        written = status;
-        stop = true;
-      }
-      progress.update(tally.run, cell.task + " " + cell.policy);
+  run_parallel(jobs, cells.size(), [&](size_t i) {
+    const eval::Cell& cell = cells[i];
+    Json line = eval::identity(cell, setting);
+    std::optional<Failure> failure;
+    try {
+      line.update(run_cell(bench, cell));
+    } catch (const Failure& failed) {
+      failure = failed;
+    } catch (const std::bad_alloc&) {
+      failure = {LETHE_ERROR_OUT_OF_MEMORY, "the system refused memory to the tool"};
     }
-  };
-  std::vector<std::thread> workers;
-  for (uint32_t i = 1; i < jobs; ++i) workers.emplace_back(work);
-  work();
-  for (std::thread& worker : workers) worker.join();
-  check(written);
+    if (failure) line["error"] = std::string(lethe_code_name(failure->code)) + ": " + failure->message;
+    const std::lock_guard lock(mutex);
+    ++tally.run;
+    if (failure && tally.failed++ == 0)
+      tally.first = {failure->code, cell.task + ", " + cell.policy + ": " + failure->message};
+    check(store.append(line));
+    progress.update(tally.run, cell.task + " " + cell.policy);
+  });
   return tally;
 }
 
@@ -224,11 +202,11 @@ int sweep(SweepOptions& options) {
   eval::add_controls(options.grid);
   eval::SweepSetting setting{
       std::filesystem::path(options.model).filename().string(), check(model.info()).file_bytes, {}, options.trials};
-  if (bench.namm) setting.namm = named(*options.namm, bench.namm->data(), bench.namm->size());
+  if (bench.namm) setting.namm = name_and_checksum(*options.namm, bench.namm->data(), bench.namm->size());
   if (options.text_file) {
     const std::string text = read_text(*options.text_file);
     check_text("the text", text);
-    setting.text = named(*options.text_file, text.data(), text.size());
+    setting.text = name_and_checksum(*options.text_file, text.data(), text.size());
     bench.ids = tokenize_text(model, text);
     bench.bos = bos_token(model);
     bench.filler.emplace(text);
@@ -246,8 +224,7 @@ int sweep(SweepOptions& options) {
   for (const eval::Cell& cell : all) {
     if (store.find(eval::identity(cell, setting)) == nullptr) open.push_back(cell);
   }
-  const uint32_t jobs = options.jobs != 0 ? options.jobs : std::max(1u, std::thread::hardware_concurrency());
-  const Tally tally = run_cells(bench, open, setting, jobs, store);
+  const Tally tally = run_cells(bench, open, setting, job_count(options.jobs), store);
 
   const std::vector<eval::SweepRow> rows = eval::sweep_rows(all, setting, store);
   const std::string table = eval::results_table(rows, setting);

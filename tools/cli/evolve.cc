@@ -6,9 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
-#include <thread>
 
-#include "runtime/base/hash.h"
 #include "runtime/cache/namm/file.h"
 #include "runtime/os/process.h"
 #include "tools/cli/commands.h"
@@ -17,6 +15,7 @@
 #include "tools/cli/input.h"
 #include "tools/cli/json_writer.h"
 #include "tools/cli/options.h"
+#include "tools/cli/parallel.h"
 #include "tools/cli/stream_run.h"
 #include "tools/cli/terminal.h"
 #include "tools/cli/units.h"
@@ -102,9 +101,7 @@ std::optional<Corpus> read_corpus(const api::Model& model, const EvolveOptions& 
   for (const std::string& path : options.texts) {
     const std::string text = read_text(path);
     check_text("the text", text);
-    char sum[24];
-    snprintf(sum, sizeof sum, " %016llx", static_cast<unsigned long long>(hash64(text.data(), text.size())));
-    *names += (names->empty() ? "" : ", ") + std::filesystem::path(path).filename().string() + sum;
+    *names += (names->empty() ? "" : ", ") + name_and_checksum(path, text.data(), text.size());
     const auto about = static_cast<size_t>((1 - kHeldOutText) * static_cast<double>(text.size()));
     const size_t cut = std::min(text.find_first_of(" \n", about), text.size());
     all += held_out ? text.substr(cut) : text.substr(0, cut);
@@ -172,7 +169,7 @@ Run::Run(const EvolveOptions& options)
     : options_(options),
       shape_(shape_of(options)),
       model_(check(api::Model::open(options.model.c_str()))),
-      jobs_(options.jobs != 0 ? options.jobs : std::max(1u, std::thread::hardware_concurrency())),
+      jobs_(job_count(options.jobs)),
       folder_(options.out) {
   corpora_[0] = read_corpus(model_, options, false, &texts_[0]);
   corpora_[1] = read_corpus(model_, options, true, &texts_[1]);

@@ -1,13 +1,9 @@
 #include "tools/cli/evolve_fitness.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <exception>
 #include <map>
-#include <mutex>
 #include <numeric>
-#include <thread>
 
 #include "runtime/sample/random.h"
 #include "tools/cli/failure.h"
@@ -120,28 +116,6 @@ double fitness_of(Signal signal, std::span<const EvolvePrompt> prompts, std::spa
     weight += sums.prompts;
   }
   return weight == 0 ? 0 : ratios / weight;
-}
-
-void run_parallel(uint32_t jobs, size_t count, const std::function<void(size_t)>& work) {
-  std::atomic<size_t> next{0};
-  std::mutex mutex;
-  std::exception_ptr thrown;
-  const auto run = [&] {
-    for (size_t i = next++; i < count; i = next++) {
-      try {
-        work(i);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!thrown) thrown = std::current_exception();
-        next = count;
-      }
-    }
-  };
-  std::vector<std::thread> threads;
-  for (uint32_t i = 1; i < jobs; ++i) threads.emplace_back(run);
-  run();
-  for (std::thread& thread : threads) thread.join();
-  if (thrown) std::rethrow_exception(thrown);
 }
 
 }  // namespace lethe::cli

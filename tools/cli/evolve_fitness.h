@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -59,8 +58,5 @@ Worth measure_namm(const api::Model& model, const EvolvePrompt& prompt, Signal s
 // full cache scores nothing are left out.
 double fitness_of(Signal signal, std::span<const EvolvePrompt> prompts, std::span<const Worth> worths,
                   std::span<const Worth> full);
-
-// Calls work(0) ... work(count - 1) in `jobs` threads. The first exception ends the work and comes out of this call.
-void run_parallel(uint32_t jobs, size_t count, const std::function<void(size_t)>& work);
 
 }  // namespace lethe::cli

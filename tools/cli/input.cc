@@ -4,8 +4,10 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 
+#include "runtime/base/hash.h"
 #include "runtime/base/utf8.h"
 #include "tools/cli/failure.h"
 
@@ -61,6 +63,12 @@ LineEnd read_line(FILE* in, size_t max_bytes, std::string& line) {
       too_long = true;
     }
   }
+}
+
+std::string name_and_checksum(const std::string& path, const void* data, size_t bytes) {
+  char sum[24];
+  snprintf(sum, sizeof sum, " %016llx", static_cast<unsigned long long>(hash64(data, bytes)));
+  return std::filesystem::path(path).filename().string() + sum;
 }
 
 }  // namespace lethe::cli
