@@ -170,6 +170,8 @@ reference::Rows expected_input(const FilledList& list, Input input) {
         out.push_back({sum});
         break;
       }
+      case Input::kLogAttention: out.push_back({std::log2(1e-4 + list.sums[rank])}); break;
+      case Input::kLogRecency: out.push_back({std::log2(1.0 + age)}); break;
     }
   }
   return out;
@@ -243,6 +245,7 @@ TEST_CASE("namm: lists of a pool are scored by network and inputs of any kind, a
       shape_of({Input::kAge, Input::kRawAttention}),
       shape_of({Input::kAttentionSum, Input::kRecency, Input::kDiversity}),
       shape_of({Input::kAge, Input::kSpectrum}, Network::kMlp, 154),
+      shape_of({Input::kLogAttention, Input::kLogRecency, Input::kKeyCosine}, Network::kLinear, 0),
   };
   std::mt19937 random(3);
   for (const Shape& shape : shapes) {
@@ -267,8 +270,7 @@ TEST_CASE("namm: lists of a pool are scored by network and inputs of any kind, a
           }
         }
       }
-      const reference::Row expected = shape.network == Network::kBam ? reference::bam_scores(rows, parameters.value())
-                                                                     : reference::mlp_scores(rows, parameters.value());
+      const reference::Row expected = reference::network_scores(rows, parameters.value());
       const double size = reference::largest_magnitude(expected);
       test::for_each_target([&] {
         const std::vector<double> scores = scorer.score(list.pool.pool.view(), list.pool.pool.list(0, 0));

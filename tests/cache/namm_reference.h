@@ -139,6 +139,26 @@ inline Row mlp_scores(const Rows& x, const Parameters& parameters) {
   return scores;
 }
 
+inline Row linear_scores(const Rows& x, const Parameters& parameters) {
+  const LinearWeights w = linear_weights(parameters);
+  Row scores;
+  for (const Row& row : x) {
+    double score = w.score_bias[0];
+    for (size_t i = 0; i < row.size(); ++i) score += row[i] * w.score[i];
+    scores.push_back(score);
+  }
+  return scores;
+}
+
+inline Row network_scores(const Rows& x, const Parameters& parameters) {
+  switch (parameters.shape.network) {
+    case Network::kBam: return bam_scores(x, parameters);
+    case Network::kMlp: return mlp_scores(x, parameters);
+    case Network::kLinear: return linear_scores(x, parameters);
+  }
+  return {};
+}
+
 // The authors' selection: every list of a layer keeps as many tokens as the list with the most that pass, its best.
 inline std::vector<std::vector<uint32_t>> kept_ranks(std::vector<Row> scores, std::vector<uint32_t>* passing) {
   size_t most = 0;

@@ -73,18 +73,19 @@ TEST_CASE("namm: impossible shapes and parameters are refused with a sentence") 
   refused({}, 4206, 4171, NAN, "NAMM parameter 4171 of 4206 is not finite");
   refused({}, 4206, 0, INFINITY, "NAMM parameter 0 of 4206 is not finite");
   refused({}, 4206, 4205, -1, "a variance of a NAMM's inputs is negative");
-  refused(shape_of({}), 1, none, 0, "a NAMM of 0 inputs: it must have 1 to 9");
+  refused(shape_of({}), 1, none, 0, "a NAMM of 0 inputs: it must have 1 to 11");
   refused(shape_of({Input::kAge, Input::kSpectrum, Input::kAge}), 1, none, 0, "NAMM input 0 is named twice");
-  refused(shape_of({static_cast<Input>(9)}), 1, none, 0, "NAMM input 9 is unknown");
+  refused(shape_of({static_cast<Input>(11)}), 1, none, 0, "NAMM input 11 is unknown");
   refused(shape_of({Input::kAge}, Network::kBam, 0), 1, none, 0, "a NAMM of 0 hidden units: it must have 1 to 256");
   refused(shape_of({Input::kAge}, Network::kMlp, 257), 1, none, 0, "a NAMM of 257 hidden units: it must have 1 to 256");
-  refused(shape_of({Input::kAge}, static_cast<Network>(2)), 1, none, 0, "NAMM network 2 is unknown");
+  refused(shape_of({Input::kAge}, Network::kLinear, 1), 1, none, 0, "a linear NAMM of 1 hidden units: it has none");
+  refused(shape_of({Input::kAge}, static_cast<Network>(3)), 1, none, 0, "NAMM network 3 is unknown");
   // All inputs at once are allowed, and as wide as can be.
   Shape all = shape_of({});
   all.input_count = kInputKinds;
   for (uint32_t i = 0; i < kInputKinds; ++i) all.inputs[i] = static_cast<Input>(i);
   CHECK(check_shape(all).ok());
-  CHECK(all.width() == 63);
+  CHECK(all.width() == 65);
   CHECK(all.width() < kMaxWidth);
 }
 
@@ -265,6 +266,27 @@ TEST_CASE("namm: the MLP against its definition") {
         mlp_scores(mlp.it, in_blocks(rows).data(), scores);
         require_close(scores, reference::mlp_scores(rows, parameters), 1e-5);
       }
+    }
+  });
+}
+
+TEST_CASE("namm: the weighted sum against its definition") {
+  for_each_target([] {
+    std::mt19937 random(13);
+    const Shape shape = shape_of({Input::kKeyNorm, Input::kKeyCosine, Input::kSpectrum}, Network::kLinear, 0);
+    const std::vector<float> flat = random_parameters(shape, random, 1);
+    const Parameters parameters = view(shape, flat);
+    CHECK(shape.weight_count() == 20);
+    Carved<Linear> linear(shape);
+    linear.it.fill(linear_weights(parameters));
+    for (const uint32_t length : kLengths) {
+      CAPTURE(length);
+      const reference::Rows rows = random_rows(random, length, shape.width(), 10);
+      std::vector<float> scores(length + 1, -77.0f);
+      linear_scores(linear.it, in_blocks(rows).data(), std::span(scores).first(length));
+      CHECK(scores.back() == -77.0f);
+      scores.pop_back();
+      require_close(scores, reference::linear_scores(rows, parameters), 1e-5);
     }
   });
 }

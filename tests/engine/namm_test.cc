@@ -159,18 +159,20 @@ TEST_CASE("namm: a session without parameters, or with damaged ones, is refused 
   refused(file, ErrorCode::kNotAModel, "begins with LETHNAMM");
 }
 
-TEST_CASE("namm: any inputs and either network work in a session, and go on alike when restored or forked") {
+TEST_CASE("namm: any inputs and networks work in a session, and go on alike when restored or forked") {
   using namm::Input;
   const auto shape = [](std::initializer_list<Input> inputs, namm::Network network = namm::Network::kBam) {
-    namm::Shape of{network, 32, {}, static_cast<uint32_t>(inputs.size())};
+    namm::Shape of{network, network == namm::Network::kLinear ? 0u : 32u, {}, static_cast<uint32_t>(inputs.size())};
     std::copy(inputs.begin(), inputs.end(), of.inputs.begin());
     return of;
   };
-  const namm::Shape shapes[] = {{},
-                                shape({Input::kAge, Input::kSpectrum}, namm::Network::kMlp),
-                                shape({Input::kAge, Input::kKeyNorm, Input::kKeyCosine, Input::kValueNorm}),
-                                shape({Input::kAttentionSum, Input::kRecency, Input::kDiversity}),
-                                shape({Input::kRawAttention, Input::kAge})};
+  const namm::Shape shapes[] = {
+      {},
+      shape({Input::kAge, Input::kSpectrum}, namm::Network::kMlp),
+      shape({Input::kAge, Input::kKeyNorm, Input::kKeyCosine, Input::kValueNorm}),
+      shape({Input::kAttentionSum, Input::kRecency, Input::kDiversity}),
+      shape({Input::kRawAttention, Input::kAge}),
+      shape({Input::kLogAttention, Input::kLogRecency, Input::kKeyCosine}, namm::Network::kLinear)};
   TinyOptions tiny;
   tiny.context_length = 2048;
   const OpenModel model(tiny_model_path(tiny));

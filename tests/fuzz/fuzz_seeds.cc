@@ -34,8 +34,9 @@ int main(int argc, char** argv) {
     write_file(folder + "/model/tiny-" + name, seed);
   }
   write_file(folder + "/safetensors/tiny", tiny_safetensors());
-  for (const namm::Network network : {namm::Network::kBam, namm::Network::kMlp}) {
-    const std::vector<uint8_t> file = make_namm(64, {network, 3, {namm::Input::kKeyNorm}, 1});
+  for (const namm::Network network : {namm::Network::kBam, namm::Network::kMlp, namm::Network::kLinear}) {
+    const uint32_t hidden = network == namm::Network::kLinear ? 0 : 3;
+    const std::vector<uint8_t> file = make_namm(64, {network, hidden, {namm::Input::kKeyNorm}, 1});
     const size_t checksum_at = namm::kFileHeaderBytes - sizeof(uint64_t);
     std::string seed(file.begin(), file.begin() + checksum_at);
     seed.append(file.begin() + namm::kFileHeaderBytes, file.end());

@@ -115,7 +115,7 @@ TEST_CASE("the first mean is zeros, but for the bias of the score") {
 }
 
 TEST_CASE("without a cap, the zeros that a run begins with are worth as much as the full cache") {
-  for (const auto& [signal, worth] : {std::pair("nll", 0.0), std::pair("score", 1.0)}) {
+  for (const auto& [signal, worth] : {std::pair("nll", 0.0), std::pair("likelihood", 1.0), std::pair("score", 1.0)}) {
     CAPTURE(signal);
     const Folder folder;
     run_json(with(with(evolve_args(folder, 1), "--kv-fraction", "1"), "--signal", signal));
@@ -153,6 +153,30 @@ TEST_CASE("all inputs, either network, either covariance") {
   const Json json = run_json(with(args, "--covariance", "identity"));
   CHECK(json["weights"] == (8 + 17 + 4) * 154 + 154 + 154 + 1);
   CHECK(std::isfinite(json["held_out"].get<double>()));
+}
+
+TEST_CASE("a run begins as the NAMM that it starts from scores, in any network that has its inputs") {
+  const Folder sum, same, bam, mlp;
+  const Args args = with(with(evolve_args(sum, 2), "--network", "linear"), "--inputs", "key-norm,key-cosine");
+  const Json first = run_json(args);
+  CHECK(first["weights"] == 3);
+  const auto begin = [&](const Folder& folder, const std::string& network, const std::string& inputs) {
+    Args next = with(with(evolve_args(folder, 1), "--network", network), "--inputs", inputs);
+    run_json(with(next, "--start", sum.file("namm")));
+    return log_of(folder)[0]["held_out"].get<double>();
+  };
+  const double worth = first["held_out"];
+  CHECK(worth != 0);
+  CHECK(begin(same, "linear", "key-norm,key-cosine") == worth);
+  CHECK(begin(bam, "bam", "age,key-cosine,key-norm") == doctest::Approx(worth).epsilon(1e-3));
+  CHECK(begin(mlp, "mlp", "key-cosine,recency,key-norm") == doctest::Approx(worth).epsilon(1e-3));
+  const Folder refused;
+  const auto refuse = [&](const Folder& from, const std::string& inputs, const std::string& part) {
+    const Args next = with(with(evolve_args(refused, 1), "--network", "linear"), "--inputs", inputs);
+    check_refused(run_cli(with(next, "--start", from.file("namm"))), 2, "invalid_argument", part);
+  };
+  refuse(sum, "key-cosine", "has the input key-norm, the run has not");
+  refuse(bam, "age,key-cosine,key-norm", "begins with a linear NAMM, not with bam");
 }
 
 TEST_CASE("a run that is resumed, or killed, ends as one that was not; so it does with another number of jobs") {
@@ -216,6 +240,7 @@ TEST_CASE("what a run cannot do is an argument error") {
   refused({"--tasks", "passkey", "--sigma", "0"}, "--sigma is 0");
   refused({"--tasks", "passkey", "--lengths", "8"}, "--lengths has 8");
   refused({"--tasks", "passkey", "--network", "rnn"}, "--network");
+  refused({"--tasks", "passkey", "--start", "nothing", "--bias", "1"}, "--bias");
   refused({"--tasks", "passkey", "--population", "3"}, "--population");
   refused({"--tasks", "passkey", "--lengths", "320", "--kv-fraction", "0.01", "--held-out", "0"}, "too few for a step");
   refused({"--tasks", "stream", "--text", book(), "--lengths", "4000"}, "one token in ten is held out");

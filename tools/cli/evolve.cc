@@ -20,6 +20,7 @@
 #include "tools/cli/terminal.h"
 #include "tools/cli/units.h"
 #include "tools/evolve/folder.h"
+#include "tools/evolve/start.h"
 
 namespace lethe::cli {
 namespace {
@@ -36,19 +37,24 @@ struct EvolveOptions {
   uint32_t held_out = 16, check_every = 10;
   uint64_t seed = 1;
   std::string network = "bam", covariance = "diagonal", signal = "nll";
+  std::optional<std::string> start;
   bool json = false;
 
-  Signal fitness_signal() const { return signal == "nll" ? Signal::kNll : Signal::kScore; }
+  Signal fitness_signal() const {
+    if (signal == "likelihood") return Signal::kLikelihood;
+    return signal == "nll" ? Signal::kNll : Signal::kScore;
+  }
 };
 
-constexpr uint32_t kBamHidden = 32, kMlpHidden = 154;  // of the paper; as many weights (docs/namm.md)
-constexpr double kHeldOutText = 0.1;                   // share of every text
+// By network: of the paper; as many weights (docs/namm.md).
+constexpr std::array<uint32_t, namm::kNetworkNames.size()> kHidden = {32, 154, 0};
+constexpr double kHeldOutText = 0.1;  // share of every text
 
 namm::Shape shape_of(const EvolveOptions& options) {
   namm::Shape shape;
-  const bool is_bam = options.network == "bam";
-  shape.network = is_bam ? namm::Network::kBam : namm::Network::kMlp;
-  shape.hidden = is_bam ? kBamHidden : kMlpHidden;
+  const auto network = std::find(namm::kNetworkNames.begin(), namm::kNetworkNames.end(), options.network);
+  shape.network = static_cast<namm::Network>(network - namm::kNetworkNames.begin());
+  shape.hidden = kHidden[static_cast<size_t>(shape.network)];
   shape.input_count = 0;
   for (const std::string& name : options.inputs) {
     const auto* info = std::find_if(namm::kInputs.begin(), namm::kInputs.end(),
@@ -134,7 +140,7 @@ class Run {
 
  private:
   PromptSet prompt_set(bool held_out, uint64_t seed, uint32_t count);
-  void start();
+  void begin(const evolve::StrategyOptions& strategy);
   std::vector<double> fitness(const PromptSet& set, const std::vector<std::vector<float>>& candidates,
                               Progress& progress);
   std::vector<uint8_t> namm_file(const std::vector<float>& weights) const;
@@ -146,6 +152,7 @@ class Run {
   std::string texts_[2];  // of the evolution, held out
   std::optional<Corpus> corpora_[2];
   uint32_t jobs_;
+  std::optional<NammFile> start_;
   evolve::RunFolder folder_;
   eval::SweepStore full_;
   evolve::FrozenMoments moments_;
@@ -162,6 +169,7 @@ Json Run::identity() const {
           {"sigma", options_.sigma},
           {"covariance", options_.covariance},
           {"bias", options_.bias},
+          {"start", start_ ? name_and_checksum(*options_.start, start_->data(), start_->size()) : ""},
           {"seed", options_.seed}};
 }
 
@@ -171,6 +179,7 @@ Run::Run(const EvolveOptions& options)
       model_(check(api::Model::open(options.model.c_str()))),
       jobs_(job_count(options.jobs)),
       folder_(options.out) {
+  if (options.start) start_.emplace(*options.start);
   corpora_[0] = read_corpus(model_, options, false, &texts_[0]);
   corpora_[1] = read_corpus(model_, options, true, &texts_[1]);
   const evolve::StrategyOptions strategy{
@@ -186,16 +195,13 @@ Run::Run(const EvolveOptions& options)
     moments_ = std::move(state->moments);
     strategy_.emplace(strategy, std::move(state->strategy));
   } else {
-    evolve::StrategyState first = evolve::Strategy(strategy).state();
-    first.mean.back() = options.bias;  // the score's, in either network
-    strategy_.emplace(strategy, std::move(first));
-    start();
+    begin(strategy);
   }
   if (options.held_out != 0) held_out_ = prompt_set(true, 0, options.held_out);
 }
 
-// The frozen moments, over the prompts of the first generation.
-void Run::start() {
+// The frozen moments, over the prompts of the first generation, and the first mean.
+void Run::begin(const evolve::StrategyOptions& strategy) {
   std::vector<std::vector<int32_t>> ids;
   const Corpus* corpus = corpora_[0] ? &*corpora_[0] : nullptr;
   for (EvolvePrompt& prompt :
@@ -207,6 +213,17 @@ void Run::start() {
       evolve::collect_moments(options_.model, shape_, ids, jobs_, [&](size_t done) { progress.update(done); });
   check(moments.status());
   moments_ = std::move(moments.value());
+  evolve::StrategyState first = evolve::Strategy(strategy).state();
+  if (start_) {
+    const Result<namm::Parameters> from = namm::read_file({start_->data(), start_->size()});
+    check(from.status());
+    const Result<std::vector<float>> weights = evolve::start_from(from.value(), shape_, moments_);
+    check(weights.status());
+    first.mean.assign(weights.value().begin(), weights.value().end());
+  } else {
+    first.mean.back() = options_.bias;  // the score's, in every network
+  }
+  strategy_.emplace(strategy, std::move(first));
 }
 
 PromptSet Run::prompt_set(bool held_out, uint64_t seed, uint32_t count) {
@@ -228,7 +245,7 @@ PromptSet Run::prompt_set(bool held_out, uint64_t seed, uint32_t count) {
         return metrics.contains(name) && metrics[name].is_number() ? metrics[name].get<double>() : NAN;
       };
       set.full[i] = {number("nll"), number("score")};
-      if (!std::isnan(set.full[i].nll) && (signal == Signal::kNll || !std::isnan(set.full[i].score))) return;
+      if (!std::isnan(set.full[i].nll) && (signal != Signal::kScore || !std::isnan(set.full[i].score))) return;
     }
     const Worth worth = measure_full(model_, set.prompts[i], signal);
     set.full[i] = worth;
@@ -369,22 +386,29 @@ void add_options(CLI::App& command, int& status) {
   add_list("--lengths", options->lengths, "tokens of a prompt");
   add_number("--kv-fraction", options->kv_fraction, "the cap, as a share of the full f16 cache's bytes");
   command
-      .add_option("--signal", options->signal,
-                  "nll: minus the NLL above the full cache's; score: score / the full cache's score")
+      .add_option(
+          "--signal", options->signal,
+          "nll: minus the NLL above the full cache's; likelihood: probability / the full cache's; score: score / "
+          "the full cache's")
       ->capture_default_str()
-      ->check(CLI::IsMember({"nll", "score"}));
+      ->check(CLI::IsMember({"nll", "likelihood", "score"}));
   add_list("--inputs", options->inputs, "what the network knows of a token (docs/namm.md)");
-  command.add_option("--network", options->network, "bam, or mlp")
+  command.add_option("--network", options->network, "bam, mlp, or linear (a weighted sum of the inputs)")
       ->capture_default_str()
-      ->check(CLI::IsMember({"bam", "mlp"}));
+      ->check(CLI::IsMember({"bam", "mlp", "linear"}));
   add_number("--interval", options->interval, "tokens between two decisions of the network, a multiple of 16");
   add_number("--population", options->population, "candidates of a generation")->check(CLI::Range(4, 4096));
   add_number("--prompts", options->prompts, "prompts of a generation, the same for all its candidates")
       ->check(CLI::Range(1, 4096));
   add_number("--generations", options->generations, "after how many the run ends, those that are there included");
   add_number("--sigma", options->sigma, "step size at first");
-  add_number("--bias", options->bias,
-             "every token's score at first; above 0 the cap decides what goes, and hardly the threshold");
+  CLI::Option* bias =
+      add_number("--bias", options->bias,
+                 "every token's score at first; above 0 the cap decides what goes, and hardly the threshold");
+  command
+      .add_option("--start", options->start,
+                  "NAMM file to begin with: of the same network and inputs, or a linear one of inputs that are there")
+      ->excludes(bias);
   command.add_option("--covariance", options->covariance, "of the steps: diagonal (learned), or identity")
       ->capture_default_str()
       ->check(CLI::IsMember({"diagonal", "identity"}));
@@ -397,6 +421,7 @@ void add_options(CLI::App& command, int& status) {
       "Examples:\n"
       "  lethe evolve model.lethe --out run --text book.txt --tasks stream,passkey --lengths 1024 --kv-fraction 0.25\n"
       "  lethe evolve model.lethe --out keys --text book.txt --inputs age,spectrum,key-norm,key-cosine --interval 128\n"
+      "  lethe evolve model.lethe --out more --text book.txt --inputs log-attention,key-cosine,age --start sum/namm\n"
       "  lethe eval stream model.lethe --text book.txt --policy namm --namm run/namm --kv-fraction 0.25\n"
       "The same command goes on after Ctrl-C or a crash; with other tasks, lengths or caps it is a further stage. In "
       "OUT: namm,\nthe mean of the strategy; log.jsonl and curve.svg; state.json.");

@@ -94,9 +94,12 @@ Worth measure_namm(const api::Model& model, const EvolvePrompt& prompt, Signal s
 
 double fitness_of(Signal signal, std::span<const EvolvePrompt> prompts, std::span<const Worth> worths,
                   std::span<const Worth> full) {
-  if (signal == Signal::kNll) {
+  if (signal != Signal::kScore) {
     double sum = 0;
-    for (size_t i = 0; i < prompts.size(); ++i) sum += full[i].nll - worths[i].nll;
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      const double gain = full[i].nll - worths[i].nll;
+      sum += signal == Signal::kNll ? gain : std::exp(std::min(gain, 0.0));
+    }
     return sum / static_cast<double>(prompts.size());
   }
   struct Sums {

@@ -23,8 +23,10 @@ struct Corpus {
 };
 
 enum class Signal {
-  kNll,    // minus the NLL per token above the full cache's, of the right reply or of the text: dense
-  kScore,  // score / the full cache's score; of a stream: of its tokens' (geometric) mean probability
+  kNll,         // minus the NLL per token above the full cache's, of the right reply or of the text: dense
+  kScore,       // score / the full cache's score; of a stream: of its tokens' (geometric) mean probability
+  kLikelihood,  // (geometric) mean probability of these tokens / the full cache's, at most 1: dense, and no prompt can
+                // outweigh the others
 };
 
 // One prompt. A stream is its tokens alone; its second half is scored.
@@ -53,9 +55,9 @@ Worth measure_full(const api::Model& model, const EvolvePrompt& prompt, Signal s
 Worth measure_namm(const api::Model& model, const EvolvePrompt& prompt, Signal signal, double kv_fraction,
                    std::span<const uint8_t> namm);
 
-// Of the same prompts. kNll: the mean over prompts. kScore, as the authors have it: for each task the mean score
-// divided by the full cache's mean, and the mean of this over tasks, by the number of their prompts; tasks in which the
-// full cache scores nothing are left out.
+// Of the same prompts. kNll, kLikelihood: the mean over prompts. kScore, as the authors have it: for each task the mean
+// score divided by the full cache's mean, and the mean of this over tasks, by the number of their prompts; tasks in
+// which the full cache scores nothing are left out.
 double fitness_of(Signal signal, std::span<const EvolvePrompt> prompts, std::span<const Worth> worths,
                   std::span<const Worth> full);
 

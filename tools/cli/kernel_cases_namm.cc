@@ -1,4 +1,5 @@
 // What `lethe bench kernels` measures of policy namm: recording attention and scoring a list.
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -57,7 +58,7 @@ KernelCase score_case(const char* name, const namm::Shape& shape, uint32_t head_
   const bool pairs = shape.network == namm::Network::kBam;
   return {.kernel = "namm_score",
           .what = std::string(name) + " " + std::to_string(tokens) + "x" + std::to_string(shape.width()),
-          .flops = pairs ? 2 * n * (n + 1) * width : 2 * n * width * shape.hidden,
+          .flops = pairs ? 2 * n * (n + 1) * width : 2 * n * width * std::max(1u, shape.hidden),
           .prepare = prepare};
 }
 
@@ -103,10 +104,13 @@ std::vector<KernelCase> namm_cases(const ModelConfig& config) {
                          32,
                          {Input::kAge, Input::kSpectrum, Input::kKeyNorm, Input::kKeyCosine, Input::kValueNorm},
                          5};
+  const namm::Shape linear{
+      namm::Network::kLinear, 0, {Input::kLogAttention, Input::kLogRecency, Input::kKeyNorm, Input::kKeyCosine}, 4};
   std::vector<KernelCase> cases;
   for (const uint32_t tokens : {256u, 512u, 1024u, 2048u}) cases.push_back(score_case("bam", published, dims, tokens));
   cases.push_back(score_case("bam keys", keys, dims, 2048));
   cases.push_back(score_case("mlp", mlp, dims, 2048));
+  cases.push_back(score_case("linear", linear, dims, 2048));
   for (const uint32_t queries : {1u, cpu::kQueryTile}) cases.push_back(observe_case(dims, queries, 2048));
   return cases;
 }

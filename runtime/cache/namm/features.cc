@@ -95,29 +95,36 @@ void read_state(const KvPoolView& pool, const KvList& list, uint32_t count, Orde
   });
 }
 
-void read_sums(const KvPoolView& pool, const KvList& list, uint32_t row, const Rows& rows) {
-  for_each_block(pool, list, [&](const uint8_t* block, uint32_t rank, uint32_t) {
+template <typename Function>
+void read_sums(const KvPoolView& pool, const KvList& list, uint32_t row, Function function, const Rows& rows) {
+  for_each_block(pool, list, [&](const uint8_t* block, uint32_t rank, uint32_t count) {
     const uint16_t *upper = state_row(pool.layout, block, row), *lower = state_row(pool.layout, block, row + 1);
-    for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
-      rows.of_block(rank)[slot] = std::bit_cast<float>(static_cast<uint32_t>(upper[slot]) << 16 | lower[slot]);
+    for (uint32_t slot = 0; slot < count; ++slot) {
+      rows.of_block(rank)[slot] =
+          function(std::bit_cast<float>(static_cast<uint32_t>(upper[slot]) << 16 | lower[slot]));
     }
   });
 }
 
-void read_ages(const KvPoolView& pool, const KvList& list, bool as_code, const Rows& rows) {
+// Shows write(ages [32], out) every block's ages; those behind the last token are of no token.
+template <typename Write>
+void read_ages(const KvPoolView& pool, const KvList& list, Write write, const Rows& rows) {
   const uint32_t newest = newest_position(pool, list);
   for_each_block(pool, list, [&](const uint8_t* block, uint32_t rank, uint32_t) {
     uint32_t ages[kBlockSlots];
     for (uint32_t slot = 0; slot < kBlockSlots; ++slot) {
       ages[slot] = newest - block_positions(pool.layout, block)[slot];
     }
-    float* const out = rows.of_block(rank);
-    if (as_code) {
-      HWY_DYNAMIC_DISPATCH(age_codes)(ages, out);
-    } else {
-      for (uint32_t slot = 0; slot < kBlockSlots; ++slot) out[slot] = static_cast<float>(ages[slot]);
-    }
+    write(ages, rows.of_block(rank));
   });
+}
+
+// A number of each age, as read_ages calls it.
+template <typename Function>
+auto per_age(Function function) {
+  return [=](const uint32_t* ages, float* out) {
+    for (uint32_t slot = 0; slot < kBlockSlots; ++slot) out[slot] = function(static_cast<float>(ages[slot]));
+  };
 }
 
 // One number for each token, first token to last.
@@ -166,15 +173,21 @@ void read_features(const Shape& shape, const Moments* moments, const KvPoolView&
   for (const Input input : shape.list()) {
     const Rows rows{out, width, first};
     switch (input) {
-      case Input::kAge: read_ages(pool, list, true, rows); break;
+      case Input::kAge: read_ages(pool, list, HWY_DYNAMIC_POINTER(age_codes), rows); break;
       case Input::kSpectrum: read_state(pool, list, kBins, [&](uint32_t i) { return state.averages + i; }, rows); break;
       case Input::kRawAttention: {
         const uint32_t newest = newest_position(pool, list);
         read_state(pool, list, kFrame, [&](uint32_t i) { return state.ring + (newest - i) % kFrame; }, rows);
         break;
       }
-      case Input::kAttentionSum: read_sums(pool, list, state.sum, rows); break;
-      case Input::kRecency: read_ages(pool, list, false, rows); break;
+      case Input::kAttentionSum: read_sums(pool, list, state.sum, [](float sum) { return sum; }, rows); break;
+      case Input::kLogAttention:
+        read_sums(pool, list, state.sum, [](float sum) { return std::log2(kLeastAttention + sum); }, rows);
+        break;
+      case Input::kRecency: read_ages(pool, list, per_age([](float age) { return age; }), rows); break;
+      case Input::kLogRecency:
+        read_ages(pool, list, per_age([](float age) { return std::log2(1 + age); }), rows);
+        break;
       case Input::kDiversity: read_diversity(pool, list, work.block, rows); break;
       case Input::kKeyNorm:
         read_tokens(list, work.tokens, [&](auto numbers) { key_norms(pool, list, work.block, numbers); }, rows);

@@ -68,4 +68,11 @@ void PaddedMlp::fill(const MlpWeights& w) {
   score[stride] = w.score_bias[0];
 }
 
+void Linear::carve(Arena& arena, const Shape& shape) { score = arena.take<float>(shape.width() + 1); }
+
+void Linear::fill(const LinearWeights& w) {
+  std::copy(w.score.begin(), w.score.end(), score.begin());
+  score.back() = w.score_bias[0];
+}
+
 }  // namespace lethe::namm

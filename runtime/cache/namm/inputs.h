@@ -28,8 +28,11 @@ enum class Input : uint8_t {
   kKeyNorm = 6,       // length of its key
   kKeyCosine = 7,     // cosine of its key to the mean unit key of the list: KeyDiff's anchor (arXiv 2504.15364)
   kValueNorm = 8,     // sum of the magnitudes of its value (VATP, arXiv 2406.12335)
+  kLogAttention = 9,  // log2(kLeastAttention + kAttentionSum): attention is spread over magnitudes
+  kLogRecency = 10,   // log2(1 + kRecency)
 };
-inline constexpr uint32_t kInputKinds = 9;
+inline constexpr uint32_t kInputKinds = 11;
+inline constexpr float kLeastAttention = 1e-4f;  // below it sums of attention are alike in kLogAttention
 
 // What a slot must remember for an input.
 enum StatePart : uint32_t { kRing = 1, kAverages = 2, kSum = 4 };
@@ -51,6 +54,8 @@ inline constexpr std::array<InputInfo, kInputKinds> kInputs = {{
     {"key-norm", 1, true, 0},
     {"key-cosine", 1, true, 0},
     {"value-norm", 1, true, 0},
+    {"log-attention", 1, true, kSum},
+    {"log-recency", 1, true, 0},
 }};
 constexpr const InputInfo& info_of(Input input) { return kInputs[static_cast<uint32_t>(input)]; }
 

@@ -40,6 +40,15 @@ HWY_INLINE void project_four(const float* x, const float* matrix, size_t inputs,
   }
 }
 
+// start + x . weights + the constant behind them, of a vector of tokens.  x [width][32], weights [width + 1]
+HWY_INLINE VF add_linear(VF start, const float* x, const float* weights, size_t width) {
+  VF sum = hn::Add(hn::Set(df, weights[width]), start);
+  for (size_t d = 0; d < width; ++d) {
+    sum = hn::MulAdd(hn::LoadU(df, x + d * kBlockSlots), hn::Set(df, weights[d]), sum);
+  }
+  return sum;
+}
+
 // A block of tokens through an affine map.  x [width][32], matrix [width + 1][padded], out [padded][32]
 HWY_INLINE void project(const float* x, const float* matrix, size_t width, float* out) {
   const size_t stride = padded(width);
@@ -138,10 +147,8 @@ void bam_step(const FoldedBam& bam, const float* features, size_t block, size_t 
   }
   const float* x = features + block * stride + slot;
   for (size_t v = 0; v < kVectors; ++v) {
-    VF score = hn::Add(hn::Set(df, bam.linear[width]), hn::Div(softmax.values[v], softmax.weights[v]));
-    for (size_t d = 0; d < width; ++d) {
-      score = hn::MulAdd(hn::LoadU(df, x + d * kBlockSlots + v * kLanes), hn::Set(df, bam.linear[d]), score);
-    }
+    const VF read = hn::Div(softmax.values[v], softmax.weights[v]);
+    const VF score = add_linear(read, x + v * kLanes, bam.linear.data(), width);
     const size_t first = block * kBlockSlots + slot + v * kLanes;
     if (first < n) store_lanes(score, scores.data() + first, std::min(kLanes, n - first));
   }
@@ -182,6 +189,15 @@ void mlp_scores(const PaddedMlp& mlp, const float* features, std::span<float> sc
   }
 }
 
+void linear_scores(const Linear& linear, const float* features, std::span<float> scores) {
+  const size_t width = linear.score.size() - 1, n = scores.size();
+  for (size_t first = 0; first < n; first += kLanes) {
+    const float* x = features + first / kBlockSlots * width * kBlockSlots + first % kBlockSlots;
+    const VF score = add_linear(hn::Zero(df), x, linear.score.data(), width);
+    store_lanes(score, scores.data() + first, std::min(kLanes, n - first));
+  }
+}
+
 }  // namespace lethe::namm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -190,6 +206,7 @@ namespace lethe::namm {
 
 HWY_EXPORT(bam_scores);
 HWY_EXPORT(mlp_scores);
+HWY_EXPORT(linear_scores);
 
 void bam_scores(const FoldedBam& bam, const float* features, std::span<float> scores) {
   HWY_DYNAMIC_DISPATCH(bam_scores)(bam, features, scores);
@@ -197,6 +214,10 @@ void bam_scores(const FoldedBam& bam, const float* features, std::span<float> sc
 
 void mlp_scores(const PaddedMlp& mlp, const float* features, std::span<float> scores) {
   HWY_DYNAMIC_DISPATCH(mlp_scores)(mlp, features, scores);
+}
+
+void linear_scores(const Linear& linear, const float* features, std::span<float> scores) {
+  HWY_DYNAMIC_DISPATCH(linear_scores)(linear, features, scores);
 }
 
 }  // namespace lethe::namm

@@ -47,11 +47,21 @@ struct PaddedMlp {
   void fill(const MlpWeights& weights);
 };
 
+// score = x . w + b: every token by itself, and no more than a weighted sum. The published scores that go by one number
+// of a token (KeyDiff, L2, a window, cumulative attention) are corners of it.
+struct Linear {
+  std::span<float> score;  // [width + 1], the last is the constant
+
+  void carve(Arena& arena, const Shape& shape);
+  void fill(const LinearWeights& weights);
+};
+
 constexpr size_t padded(size_t outputs) { return (outputs + 3) / 4 * 4; }
 
 // For every pair of tokens 2 width products and one exponential; no buffer grows with the list.
 //   features as above, scores [scores.size()]
 void bam_scores(const FoldedBam& bam, const float* features, std::span<float> scores);
 void mlp_scores(const PaddedMlp& mlp, const float* features, std::span<float> scores);
+void linear_scores(const Linear& linear, const float* features, std::span<float> scores);
 
 }  // namespace lethe::namm

@@ -42,16 +42,24 @@ uint32_t Shape::state_parts() const {
 
 uint32_t Shape::weight_count() const {
   const uint32_t d = width(), h = hidden;
-  if (network == Network::kMlp) return d * h + h + h + 1;
-  return d * 3 * h + 3 * h + h * 2 * d + 2 * d + d + 1;
+  switch (network) {
+    case Network::kBam: return d * 3 * h + 3 * h + h * 2 * d + 2 * d + d + 1;
+    case Network::kMlp: return d * h + h + h + 1;
+    case Network::kLinear: return d + 1;
+  }
+  return 0;
 }
 
 Status check_shape(const Shape& shape) {
-  if (shape.network != Network::kBam && shape.network != Network::kMlp) {
+  if (static_cast<size_t>(shape.network) >= kNetworkNames.size()) {
     return Status::error(ErrorCode::kInvalidArgument, "NAMM network %u is unknown",
                          static_cast<uint32_t>(shape.network));
   }
-  if (shape.hidden == 0 || shape.hidden > kMaxHidden) {
+  if (shape.network == Network::kLinear) {
+    if (shape.hidden != 0) {
+      return Status::error(ErrorCode::kInvalidArgument, "a linear NAMM of %u hidden units: it has none", shape.hidden);
+    }
+  } else if (shape.hidden == 0 || shape.hidden > kMaxHidden) {
     return Status::error(ErrorCode::kInvalidArgument, "a NAMM of %u hidden units: it must have 1 to %u", shape.hidden,
                          kMaxHidden);
   }
@@ -121,6 +129,14 @@ MlpWeights mlp_weights(const Parameters& parameters) {
   weights.hidden = cut.next(d * h);
   weights.hidden_bias = cut.next(h);
   weights.score = cut.next(h);
+  weights.score_bias = cut.next(1);
+  return weights;
+}
+
+LinearWeights linear_weights(const Parameters& parameters) {
+  Cutter cut(parameters.weights);
+  LinearWeights weights;
+  weights.score = cut.next(parameters.shape.width());
   weights.score_bias = cut.next(1);
   return weights;
 }

@@ -3,9 +3,9 @@
 // The array holds, in this order: the weights, in the order of the authors' flat vector; then the frozen mean and the
 // frozen variance of every standardised input, in the order of the inputs. Matrices are [inputs][outputs].
 //
-//   BAM   D inputs, width H            MLP   D inputs, H hidden units
-//     qkv         [D][3 H]  Q, K, V      hidden       [D][H]
-//     qkv_bias    [3 H]                  hidden_bias  [H]
+//   BAM   D inputs, width H            MLP   D inputs, H hidden units    linear   D inputs, no hidden units
+//     qkv         [D][3 H]  Q, K, V      hidden       [D][H]               score       [D]
+//     qkv_bias    [3 H]                  hidden_bias  [H]                  score_bias  [1]
 //     out         [H][2 D]  add, gate    score        [H]
 //     out_bias    [2 D]                  score_bias   [1]
 //     score       [D]
@@ -24,15 +24,16 @@
 namespace lethe::namm {
 
 // Pinned: these numbers are in model files.
-enum class Network : uint8_t { kBam = 0, kMlp = 1 };
-constexpr const char* network_name(Network network) { return network == Network::kBam ? "bam" : "mlp"; }
+enum class Network : uint8_t { kBam = 0, kMlp = 1, kLinear = 2 };
+inline constexpr std::array<const char*, 3> kNetworkNames = {"bam", "mlp", "linear"};
+constexpr const char* network_name(Network network) { return kNetworkNames[static_cast<size_t>(network)]; }
 
 inline constexpr uint32_t kMaxHidden = 256;
-inline constexpr uint32_t kMaxWidth = 64;  // the width of all inputs together is less
+inline constexpr uint32_t kMaxWidth = 72;  // the width of all inputs together is less
 
 struct Shape {
   Network network = Network::kBam;
-  uint32_t hidden = 32;
+  uint32_t hidden = 32;                                                     // 0 of a linear one
   std::array<Input, kInputKinds> inputs = {Input::kAge, Input::kSpectrum};  // no kind twice
   uint32_t input_count = 2;
 
@@ -44,7 +45,8 @@ struct Shape {
   uint32_t parameter_count() const { return weight_count() + 2 * moments(); }
 };
 
-// kInvalidArgument when a shape has no input, one twice or an unknown one, or no or too many hidden units.
+// kInvalidArgument when a shape has no input, one twice or an unknown one, or not a number of hidden units that its
+// network can have.
 Status check_shape(const Shape& shape);
 
 inline constexpr uint32_t kInterval = 512;  // as the authors have it
@@ -73,5 +75,10 @@ struct MlpWeights {
   std::span<const float> hidden, hidden_bias, score, score_bias;
 };
 MlpWeights mlp_weights(const Parameters& parameters);
+
+struct LinearWeights {
+  std::span<const float> score, score_bias;
+};
+LinearWeights linear_weights(const Parameters& parameters);
 
 }  // namespace lethe::namm

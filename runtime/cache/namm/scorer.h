@@ -33,6 +33,7 @@ class Scorer {
   Shape shape_;
   FoldedBam bam_;
   PaddedMlp mlp_;
+  Linear linear_;
   std::span<float> means_, inverse_deviations_;  // [moments]
 };
 
