@@ -43,6 +43,28 @@ TEST_CASE("the controls are in every grid, once") {
   }
 }
 
+TEST_CASE("streams of one place, length and fraction are run together, all else alone") {
+  SweepGrid grid = small_grid();
+  add_controls(grid);
+  size_t cells_in_groups = 0, streams = 0;
+  for (const std::vector<Cell>& group : groups_of(cells(grid))) {
+    cells_in_groups += group.size();
+    if (group[0].task != "stream") {
+      CHECK(group.size() == 1);
+      continue;
+    }
+    ++streams;
+    CHECK(group.size() == (group[0].policy == "full" ? 1 : 3));
+    for (const Cell& cell : group) {
+      CHECK(cell.task == "stream");
+      CHECK(cell.seed == group[0].seed);
+      CHECK(cell.kv_fraction == group[0].kv_fraction);
+    }
+  }
+  CHECK(cells_in_groups == 2 * 2 * 7);
+  CHECK(streams == 2 * 3);  // seeds x (the full cache, two fractions)
+}
+
 TEST_CASE("a cell is known by all that its result depends on, and by nothing else") {
   const Cell cell{"passkey", "window", 0.25, 128, 1};
   SweepSetting other = kSetting;

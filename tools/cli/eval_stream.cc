@@ -49,9 +49,11 @@ int stream(StreamOptions& options) {
   const std::vector<int32_t> ids = stream_window(all, bos_token(model), options.skip, options.tokens);
   const StreamResult result = [&] {
     Progress progress("streaming", options.tokens - options.score_from);
-    return run_stream(model,
-                      {options.tokens, options.score_from, options.step, options.kv_fraction, options.compare, params},
-                      ids, [&](uint64_t done) { progress.update(done); });
+    const StreamLength length{options.tokens, options.score_from, options.step};
+    const auto reader = std::make_unique<StreamReader>(model, length, options.kv_fraction, params);
+    run_stream(model, length, ids, {&reader, 1}, options.compare, params.threads,
+               [&](uint64_t done) { progress.update(done); });
+    return reader->result();
   }();
   if (options.json) {
     JsonWriter json;

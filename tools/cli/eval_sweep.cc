@@ -6,6 +6,8 @@
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <variant>
 
 #include "runtime/cache/policy.h"
 #include "runtime/os/file.h"
@@ -96,18 +98,12 @@ bool has_parameters(const Bench& bench, const Policy& policy) {
   return bench.model.plan(cell_params(bench, cell), &memory).ok();
 }
 
-Json run_stream_cell(const Bench& bench, const eval::Cell& cell) {
-  if (bench.ids.size() < cell.length) {
-    fail(LETHE_ERROR_INVALID_ARGUMENT, "the text has %zu tokens, the stream is to have %u", bench.ids.size(),
-         cell.length);
-  }
-  const uint64_t skip = eval::trial_seed(cell.seed, 0) % (bench.ids.size() - cell.length + 1);
-  const StreamRun run{cell.length,      cell.length / 2,       eval::kStreamStep,
-                      cell.kv_fraction, cell.policy != "full", cell_params(bench, cell)};
-  const StreamResult result =
-      run_stream(bench.model, run, stream_window(bench.ids, bench.bos, skip, cell.length), [](uint64_t) {});
+// What became of a cell: members of its line.
+using Outcome = std::variant<Json, Failure>;
+
+Json stream_json(const StreamResult& result, bool is_full, uint64_t skip) {
   Json metrics = {{"nll", result.nll.mean()}};
-  if (run.compare) {
+  if (!is_full) {
     metrics["nll_over_full"] = result.over_full.mean();
     metrics["kl_to_full"] = result.kl.mean();
     metrics["top1_agreement"] = result.agreement.mean();
@@ -122,6 +118,38 @@ Json run_stream_cell(const Bench& bench, const eval::Cell& cell) {
           {"evictions", result.stats.evictions},
           {"eviction_seconds", static_cast<double>(result.stats.eviction_ns) * 1e-9},
           {"seconds", result.seconds}};
+}
+
+// Cells of one stream: they are read beside each other, so that the full cache reads it once for all.
+std::vector<Outcome> run_stream_cells(const Bench& bench, std::span<const eval::Cell> cells) {
+  const eval::Cell& first = cells.front();
+  if (bench.ids.size() < first.length) {
+    fail(LETHE_ERROR_INVALID_ARGUMENT, "the text has %zu tokens, the stream is to have %u", bench.ids.size(),
+         first.length);
+  }
+  const uint64_t skip = eval::trial_seed(first.seed, 0) % (bench.ids.size() - first.length + 1);
+  const StreamLength length{first.length, first.length / 2, eval::kStreamStep};
+  std::vector<Outcome> outcomes(cells.size());
+  std::vector<std::unique_ptr<StreamReader>> readers;
+  std::vector<size_t> of_reader;  // its cell
+  bool compare = false;
+  for (size_t i = 0; i < cells.size(); ++i) {
+    try {
+      readers.push_back(
+          std::make_unique<StreamReader>(bench.model, length, cells[i].kv_fraction, cell_params(bench, cells[i])));
+      of_reader.push_back(i);
+      compare = compare || cells[i].policy != eval::kFullPolicy;
+    } catch (const Failure& failure) {
+      outcomes[i] = failure;
+    }
+  }
+  run_stream(bench.model, length, stream_window(bench.ids, bench.bos, skip, first.length), readers, compare, 1,
+             [](uint64_t) {});
+  for (size_t r = 0; r < readers.size(); ++r) {
+    const size_t i = of_reader[r];
+    outcomes[i] = stream_json(readers[r]->result(), cells[i].policy == eval::kFullPolicy, skip);
+  }
+  return outcomes;
 }
 
 Json run_task_cell(const Bench& bench, const eval::Cell& cell) {
@@ -143,8 +171,16 @@ Json run_task_cell(const Bench& bench, const eval::Cell& cell) {
           {"seconds", result.seconds}};
 }
 
-Json run_cell(const Bench& bench, const eval::Cell& cell) {
-  return cell.task == eval::kStreamTask ? run_stream_cell(bench, cell) : run_task_cell(bench, cell);
+std::vector<Outcome> run_cells_of(const Bench& bench, std::span<const eval::Cell> cells) {
+  try {
+    if (cells.front().task == eval::kStreamTask) return run_stream_cells(bench, cells);
+    return {run_task_cell(bench, cells.front())};
+  } catch (const Failure& failed) {
+    return std::vector<Outcome>(cells.size(), failed);
+  } catch (const std::bad_alloc&) {
+    return std::vector<Outcome>(cells.size(),
+                                Failure{LETHE_ERROR_OUT_OF_MEMORY, "the system refused memory to the tool"});
+  }
 }
 
 struct Tally {
@@ -152,31 +188,33 @@ struct Tally {
   Failure first{};  // of the failed ones
 };
 
-// Runs the cells with `jobs` threads; every result is in the store before the next cell of its thread begins. Throws
-// when a result cannot be written.
-Tally run_cells(const Bench& bench, const std::vector<eval::Cell>& cells, const eval::SweepSetting& setting,
-                uint32_t jobs, eval::SweepStore& store) {
+// Runs the cells with `jobs` threads, those of one group one after the other or beside each other; every result is in
+// the store before the next group of its thread begins. Throws when a result cannot be written.
+Tally run_cells(const Bench& bench, const std::vector<std::vector<eval::Cell>>& groups,
+                const eval::SweepSetting& setting, uint32_t jobs, eval::SweepStore& store) {
   Tally tally;
   std::mutex mutex;  // of the store, the tally and the progress
-  Progress progress("sweep", cells.size());
-  run_parallel(jobs, cells.size(), [&](size_t i) {
-    const eval::Cell& cell = cells[i];
-    Json line = eval::identity(cell, setting);
-    std::optional<Failure> failure;
-    try {
-      line.update(run_cell(bench, cell));
-    } catch (const Failure& failed) {
-      failure = failed;
-    } catch (const std::bad_alloc&) {
-      failure = {LETHE_ERROR_OUT_OF_MEMORY, "the system refused memory to the tool"};
-    }
-    if (failure) line["error"] = std::string(lethe_code_name(failure->code)) + ": " + failure->message;
+  size_t count = 0;
+  for (const auto& group : groups) count += group.size();
+  Progress progress("sweep", count);
+  run_parallel(jobs, groups.size(), [&](size_t g) {
+    const std::vector<eval::Cell>& group = groups[g];
+    const std::vector<Outcome> outcomes = run_cells_of(bench, group);
     const std::lock_guard lock(mutex);
-    ++tally.run;
-    if (failure && tally.failed++ == 0)
-      tally.first = {failure->code, cell.task + ", " + cell.policy + ": " + failure->message};
-    check(store.append(line));
-    progress.update(tally.run, cell.task + " " + cell.policy);
+    for (size_t i = 0; i < group.size(); ++i) {
+      const eval::Cell& cell = group[i];
+      Json line = eval::identity(cell, setting);
+      if (const auto* failure = std::get_if<Failure>(&outcomes[i])) {
+        line["error"] = std::string(lethe_code_name(failure->code)) + ": " + failure->message;
+        if (tally.failed++ == 0)
+          tally.first = {failure->code, cell.task + ", " + cell.policy + ": " + failure->message};
+      } else {
+        line.update(std::get<Json>(outcomes[i]));
+      }
+      ++tally.run;
+      check(store.append(line));
+    }
+    progress.update(tally.run, group.front().task + " " + group.front().policy);
   });
   return tally;
 }
@@ -224,7 +262,7 @@ int sweep(SweepOptions& options) {
   for (const eval::Cell& cell : all) {
     if (store.find(eval::identity(cell, setting)) == nullptr) open.push_back(cell);
   }
-  const Tally tally = run_cells(bench, open, setting, job_count(options.jobs), store);
+  const Tally tally = run_cells(bench, eval::groups_of(open), setting, job_count(options.jobs), store);
 
   const std::vector<eval::SweepRow> rows = eval::sweep_rows(all, setting, store);
   const std::string table = eval::results_table(rows, setting);

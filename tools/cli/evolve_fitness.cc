@@ -69,7 +69,7 @@ std::vector<EvolvePrompt> make_evolve_prompts(const api::Model& model, const std
   PromptMaker maker(model, most_text_bytes(*std::max_element(lengths.begin(), lengths.end())));
   std::vector<EvolvePrompt> prompts;
   for (uint32_t i = 0; i < count; ++i) {
-    const eval::Cell cell{tasks[i % tasks.size()], "full", 1, lengths[i / tasks.size() % lengths.size()],
+    const eval::Cell cell{tasks[i % tasks.size()], eval::kFullPolicy, 1, lengths[i / tasks.size() % lengths.size()],
                           eval::trial_seed(seed, i)};
     const eval::Task* task = eval::find_task(cell.task);
     prompts.push_back(task == nullptr ? make_stream(cell, *corpus) : make_task(cell, *task, corpus, maker));

@@ -1,9 +1,11 @@
-// One text read once, from the first token to the last, by a cache under a cap, and beside it by the full cache.
+// One text read once, from the first token to the last, by caches under caps, and beside them by the full cache.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,12 +14,9 @@
 
 namespace lethe::cli {
 
-struct StreamRun {
+struct StreamLength {
   uint32_t tokens, score_from;  // read, and the first that is scored
   uint32_t step;                // tokens of the scored part that arrive at once
-  std::optional<double> kv_fraction;
-  bool compare;  // run the full cache beside it
-  lethe_session_params params;
 };
 
 struct StreamResult {
@@ -27,14 +26,50 @@ struct StreamResult {
   double kv_share;                     // of the full f16 cache of as many tokens
   uint32_t cache_tokens;
   lethe_stats stats;
-  double seconds;
+  double seconds;  // of this cache alone
+};
+
+// Rows of natural logarithms of probabilities: what a cache says comes next, for every token of a step.
+class LogProbs {
+ public:
+  LogProbs(uint32_t rows, size_t vocab) : vocab_(vocab), values_(rows * vocab) {}
+
+  std::span<const float> row(size_t i) const { return {values_.data() + i * vocab_, vocab_}; }
+  // Appends `ids` to the conversation; row i is what comes after ids[i].
+  void feed(api::Session& session, std::span<const int32_t> ids);
+
+ private:
+  size_t vocab_;
+  std::vector<float> values_;
+};
+
+// A cache that reads a stream, and what came of it.
+class StreamReader {
+ public:
+  // Throws as Session::create and fit_budget do.
+  StreamReader(const api::Model& model, const StreamLength& length, const std::optional<double>& kv_fraction,
+               lethe_session_params params);
+
+  // The part that is not scored, then step by step the scored one: `ids` as LogProbs has it, `next[i]` is what really
+  // comes after ids[i], `eighth(i)` tells in which eighth of the scored part that lies.
+  void read(std::span<const int32_t> ids);
+  void score(std::span<const int32_t> ids, std::span<const int32_t> next, const LogProbs* full,
+             const std::function<size_t(size_t)>& eighth, LogProbs& work);
+  StreamResult result() const;
+
+ private:
+  api::Session session_;
+  uint64_t full_bytes_;
+  StreamResult result_{};
 };
 
 using OnProgress = std::function<void(uint64_t done)>;  // tokens scored so far
 
-// `ids`: exactly run.tokens.
-StreamResult run_stream(const api::Model& model, StreamRun run, const std::vector<int32_t>& ids,
-                        const OnProgress& on_progress);
+// Takes all readers through `ids`, exactly length.tokens, at once. With `compare` the full cache runs beside them, once
+// for all.
+void run_stream(const api::Model& model, const StreamLength& length, const std::vector<int32_t>& ids,
+                std::span<const std::unique_ptr<StreamReader>> readers, bool compare, uint32_t full_threads,
+                const OnProgress& on_progress);
 
 // All tokens of a text, with BOS where the model wants it.
 std::vector<int32_t> tokenize_text(const api::Model& model, const std::string& text);

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "runtime/cache/policy.h"
 #include "tools/eval/task.h"
@@ -42,7 +43,7 @@ void drop_repeated(std::vector<T>& items) {
 }  // namespace
 
 void add_controls(SweepGrid& grid) {
-  for (const char* control : {"random", "window", "full"}) grid.policies.insert(grid.policies.begin(), control);
+  for (const char* control : {"random", "window", kFullPolicy}) grid.policies.insert(grid.policies.begin(), control);
   drop_repeated(grid.tasks);
   drop_repeated(grid.policies);
   drop_repeated(grid.lengths);
@@ -57,7 +58,7 @@ std::vector<Cell> cells(const SweepGrid& grid) {
     for (const std::string& task : grid.tasks) {
       for (const uint64_t seed : grid.seeds) {
         for (const std::string& policy : grid.policies) {
-          if (policy == "full") {
+          if (policy == kFullPolicy) {
             out.push_back({task, policy, 1, length, seed});
             continue;
           }
@@ -67,6 +68,22 @@ std::vector<Cell> cells(const SweepGrid& grid) {
     }
   }
   return out;
+}
+
+std::vector<std::vector<Cell>> groups_of(const std::vector<Cell>& cells) {
+  std::vector<std::vector<Cell>> groups;
+  std::map<std::tuple<uint32_t, uint64_t, double>, size_t> streams;  // group by length, seed and fraction
+  for (const Cell& cell : cells) {
+    if (cell.task == kStreamTask) {
+      const auto [known, is_new] = streams.try_emplace({cell.length, cell.seed, cell.kv_fraction}, groups.size());
+      if (!is_new) {
+        groups[known->second].push_back(cell);
+        continue;
+      }
+    }
+    groups.push_back({cell});
+  }
+  return groups;
 }
 
 Json identity(const Cell& cell, const SweepSetting& setting) {

@@ -14,6 +14,7 @@
 namespace lethe::eval {
 
 inline constexpr const char* kStreamTask = "stream";  // beside the names of task.h
+inline constexpr const char* kFullPolicy = "full";
 
 struct Cell {
   std::string task, policy;
@@ -47,6 +48,10 @@ void add_controls(SweepGrid& grid);
 
 // Every cell once, those that share prompts together; the full cache at fraction 1 only, whatever the fractions.
 std::vector<Cell> cells(const SweepGrid& grid);
+
+// Cells that are run together: those of one stream and one fraction, which share what the full cache makes of it. All
+// others stand alone.
+std::vector<std::vector<Cell>> groups_of(const std::vector<Cell>& cells);
 
 // A line of the results file: the members that identify the cell, and after a run "metrics": {name: number} with
 // figures of the cache, or "error".
