@@ -102,13 +102,19 @@ lethe_code with_turn(lethe_session* session, const lethe_message* messages, size
   return with_session(session, error, [&](Session& s) { return work(s, std::span(turn).first(count)); });
 }
 
-Status to_options(const lethe_session_params* params, SessionOptions* options) {
+// Where the caller names none: the learned policy if there are parameters for it, else the best of the others
+// (docs/quality.md).
+const char* default_policy(const Model& model, const lethe_session_params& params) {
+  return params.namm != nullptr || !model.namm().empty() ? kNammPolicy.name : kKeyDiffPolicy.name;
+}
+
+Status to_options(const Model& model, const lethe_session_params* params, SessionOptions* options) {
   lethe_session_params p;
   lethe_session_params_init(&p);
   LETHE_RETURN_IF_ERROR(read_struct(params, &p));
   options->ram_bytes = p.ram_bytes;
   options->host_bytes = p.host_bytes;
-  const char* policy = p.policy == nullptr ? kWindowPolicy.name : p.policy;
+  const char* policy = p.policy == nullptr ? default_policy(model, p) : p.policy;
   options->policy = find_policy(policy);
   if (options->policy == nullptr) {
     char names[160];
@@ -173,6 +179,7 @@ lethe_memory to_memory(const Model& model, const SessionOptions& options, const 
   memory.cache_tokens = plan.shape.cache_tokens();
   memory.prefill_chunk = plan.shape.chunk;
   memory.threads = options.threads;
+  memory.policy = options.policy->name;
   return memory;
 }
 
@@ -283,7 +290,6 @@ void lethe_session_params_init(lethe_session_params* params) {
   *params = {};
   params->struct_size = sizeof *params;
   const SessionOptions defaults;
-  params->policy = defaults.policy->name;
   params->sinks = defaults.sinks;
   params->kv_type = LETHE_KV_F16;
   params->positions = LETHE_POSITIONS_AUTO;
@@ -298,7 +304,7 @@ lethe_code lethe_session_plan(const lethe_model* model, const lethe_session_para
   LETHE_REQUIRE(params);
   LETHE_REQUIRE(memory);
   SessionOptions options;
-  if (const Status status = to_options(params, &options); !status.ok()) return report(status, error);
+  if (const Status status = to_options(*engine(model), params, &options); !status.ok()) return report(status, error);
   SessionPlan plan;
   const Status status = plan_session(*engine(model), options, &plan);
   const Status written = write_struct(to_memory(*engine(model), options, plan), memory);
@@ -312,7 +318,7 @@ lethe_code lethe_session_create(lethe_model* model, const lethe_session_params* 
   LETHE_REQUIRE(out);
   *out = nullptr;
   SessionOptions options;
-  if (const Status status = to_options(params, &options); !status.ok()) return report(status, error);
+  if (const Status status = to_options(*engine(model), params, &options); !status.ok()) return report(status, error);
   const Result<Session*> session = Session::create(*engine(model), options);
   if (!session.ok()) return report(session.status(), error);
   *out = reinterpret_cast<lethe_session*>(session.value());

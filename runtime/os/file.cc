@@ -181,4 +181,11 @@ Status AtomicFile::commit() {
   return sync_folder_of(path_);
 }
 
+Status write_file(const char* path, const void* data, uint64_t bytes) {
+  AtomicFile file;
+  LETHE_RETURN_IF_ERROR(file.open(path));
+  LETHE_RETURN_IF_ERROR(file.append(data, bytes));
+  return file.commit();
+}
+
 }  // namespace lethe::os

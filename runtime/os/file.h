@@ -56,4 +56,7 @@ class AtomicFile {
   char partial_path_[4096];
 };
 
+// A file of these bytes, by an AtomicFile.
+Status write_file(const char* path, const void* data, uint64_t bytes);
+
 }  // namespace lethe::os

@@ -126,7 +126,7 @@ int abi_defaults(void) {
   lethe_session_params_init(&params);
   CHECK(params.struct_size == sizeof params);
   CHECK(params.ram_bytes == 0 && params.host_bytes == 0);
-  CHECK(is(params.policy, "window"));
+  CHECK(params.policy == NULL);
   CHECK(params.sinks == 4);
   CHECK(params.kv_type == LETHE_KV_F16 && params.positions == LETHE_POSITIONS_AUTO);
   CHECK(params.max_tokens == 0 && params.prefill_chunk == 0 && params.threads == 0);

@@ -95,6 +95,13 @@ TEST_CASE("a NAMM file travels in the model, is shown, and is what policy namm t
   const Json by_model = run_json(Args{"run", out} + run);
   CHECK(by_model["evictions"]["count"] == 3);
   CHECK(run_json(Args{"run", tiny_model(), "--namm", file} + run)["ids"] == by_model["ids"]);
+  // Where no policy is named: the learned one if it has parameters.
+  const auto default_policy = [](const Args& model) {
+    return run_json(Args{"plan"} + model + Args{"--ram", "64MiB", "--json"})["policy"].get<std::string>();
+  };
+  CHECK(default_policy({out}) == "namm");
+  CHECK(default_policy({tiny_model(), "--namm", file}) == "namm");
+  CHECK(default_policy({tiny_model()}) == "keydiff");
   check_refused(run_cli(Args{"run", tiny_model()} + run), 2, "invalid_argument", "NAMM file");
   check_refused(run_cli(Args{"run", tiny_model(), "--namm", folder.file("none")} + run), 1, "io", "none");
   check_refused(run_cli(Args{"run", tiny_model(), "--namm", gguf()} + run), 1, "not_a_model", "LETHNAMM");

@@ -100,9 +100,9 @@ std::vector<Tenth> run_soak(api::Session& session, const std::string& text, cons
   return tenths;
 }
 
-void write_result(const std::vector<Tenth>& tenths, const api::Session& session, const char* policy) {
+void write_result(const std::vector<Tenth>& tenths, const api::Session& session) {
   JsonWriter json;
-  json.begin_object().member("policy", policy);
+  json.begin_object();
   json.key("memory").begin_object();
   write_memory(json, session.memory());
   json.end_object();
@@ -139,8 +139,8 @@ void print_result(const std::vector<Tenth>& tenths, const api::Session& session)
   }
   table.print();
   const lethe_memory memory = session.memory();
-  printf("\ncap %s, cache of %s tokens\n", human_bytes(memory.cap_bytes).c_str(),
-         with_separators(memory.cache_tokens).c_str());
+  printf("\ncap %s, cache of %s tokens, policy %s\n", human_bytes(memory.cap_bytes).c_str(),
+         with_separators(memory.cache_tokens).c_str(), memory.policy);
 }
 
 int soak(const SoakOptions& options) {
@@ -156,7 +156,7 @@ int soak(const SoakOptions& options) {
   check(session.set_sampling(api::sampling()));
   const std::vector<Tenth> tenths = run_soak(session, text, options);
   if (options.json) {
-    write_result(tenths, session, params.policy);
+    write_result(tenths, session);
   } else {
     print_result(tenths, session);
   }

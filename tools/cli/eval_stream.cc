@@ -69,7 +69,7 @@ int stream(StreamOptions& options) {
       json.member("nll_over_full", result.over_full.mean());
       json.member("kl_to_full", result.kl.mean()).member("top1_agreement", result.agreement.mean());
     }
-    json.member("policy", params.policy)
+    json.member("policy", result.policy)
         .member("kv_bytes_peak", result.kv_bytes)
         .member("kv_share_of_full", result.kv_share)
         .member("cache_tokens", result.cache_tokens)
@@ -88,7 +88,7 @@ int stream(StreamOptions& options) {
   }
   printf("by eighths of the scored part:");
   for (const Mean& eighth : result.nll_by_eighth) printf(" %.3f", eighth.mean());
-  printf("\ncache: %s tokens, %s (%.1f %% of the full one), %s evictions\n",
+  printf("\ncache: policy %s, %s tokens, %s (%.1f %% of the full one), %s evictions\n", result.policy,
          with_separators(result.cache_tokens).c_str(), human_bytes(result.kv_bytes).c_str(), 100 * result.kv_share,
          with_separators(result.stats.evictions).c_str());
   return 0;

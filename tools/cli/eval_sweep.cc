@@ -219,13 +219,6 @@ Tally run_cells(const Bench& bench, const std::vector<std::vector<eval::Cell>>& 
   return tally;
 }
 
-void write_whole(const std::string& path, const std::string& text) {
-  os::AtomicFile file;
-  check(file.open(path.c_str()));
-  check(file.append(text.data(), text.size()));
-  check(file.commit());
-}
-
 int sweep(SweepOptions& options) {
   check_grid(options);
   const uint64_t started = os::monotonic_ns();
@@ -266,9 +259,12 @@ int sweep(SweepOptions& options) {
 
   const std::vector<eval::SweepRow> rows = eval::sweep_rows(all, setting, store);
   const std::string table = eval::results_table(rows, setting);
-  write_whole(folder + "results.json", eval::results_json(rows, setting));
-  write_whole(folder + "table.md", table);
-  write_whole(folder + "plot.svg", eval::results_plot(rows));
+  const auto write = [&](const char* name, const std::string& text) {
+    check(os::write_file((folder + name).c_str(), text.data(), text.size()));
+  };
+  write("results.json", eval::results_json(rows, setting));
+  write("table.md", table);
+  write("plot.svg", eval::results_plot(rows));
   const double seconds = static_cast<double>(os::monotonic_ns() - started) * 1e-9;
   if (options.json) {
     JsonWriter json;

@@ -55,7 +55,7 @@ void write_result(const TaskOptions& options, const TaskRun& run, const TaskResu
       .member("seed", run.seed)
       .member("question_hidden", run.question_hidden)
       .member("filler", run.filler == nullptr ? "the task's own" : options.filler_file->c_str())
-      .member("policy", run.params.policy)
+      .member("policy", result.policy)
       .member("kv_bytes_peak", result.kv_bytes)
       .member("kv_share_of_full", result.kv_share)
       .member("cache_tokens", result.cache_tokens)
@@ -86,7 +86,7 @@ void print_result(const TaskRun& run, const TaskResult& result) {
   table.print();
   printf("\naccuracy %s of %u trials, nll of the right answer %.3f nats per token\n",
          percent(result.score.mean()).c_str(), run.trials, result.nll.mean());
-  printf("cache: policy %s, %s tokens, %s (%s of the full one), %s evictions\n", run.params.policy,
+  printf("cache: policy %s, %s tokens, %s (%s of the full one), %s evictions\n", result.policy,
          with_separators(result.cache_tokens).c_str(), human_bytes(result.kv_bytes).c_str(),
          percent(result.kv_share).c_str(), with_separators(result.evictions).c_str());
 }

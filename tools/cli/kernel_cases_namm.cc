@@ -110,7 +110,7 @@ std::vector<KernelCase> namm_cases(const ModelConfig& config) {
   for (const uint32_t tokens : {256u, 512u, 1024u, 2048u}) cases.push_back(score_case("bam", published, dims, tokens));
   cases.push_back(score_case("bam keys", keys, dims, 2048));
   cases.push_back(score_case("mlp", mlp, dims, 2048));
-  cases.push_back(score_case("linear", linear, dims, 2048));
+  cases.push_back(score_case("weighted sum", linear, dims, 2048));
   for (const uint32_t queries : {1u, cpu::kQueryTile}) cases.push_back(observe_case(dims, queries, 2048));
   return cases;
 }

@@ -80,9 +80,10 @@ void SessionOptions::add_to(CLI::App& command) {
   ram.add_to(command);
   command.add_option(
       "--policy", policy,
-      "what the cache forgets: window (default; keeps the first tokens and the most recent), h2o, tova, "
-      "snapkv, pyramidkv, pyramidinfer, scissorhands, fastgen, expected-attention, keydiff, lagkv, l2, namm (learned), "
-      "random, or full (nothing: a full cache is an error)");
+      "what the cache forgets (default: namm, which is learned, if the model has its parameters, else keydiff): window "
+      "(keeps the first tokens and the most recent), h2o, tova, snapkv, pyramidkv, pyramidinfer, scissorhands, "
+      "fastgen, "
+      "expected-attention, keydiff, lagkv, l2, namm, random, or full (nothing: a full cache is an error)");
   command.add_option("--recent", recent,
                      "percent of what stays in an eviction that is the newest tokens (default: as the policy has it)");
   command.add_option("--budget", budget,

@@ -43,7 +43,8 @@ void write_memory(JsonWriter& json, const lethe_memory& memory) {
       .member("weights_mapped_bytes", memory.weights_mapped_bytes)
       .member("cache_tokens", memory.cache_tokens)
       .member("prefill_chunk", memory.prefill_chunk)
-      .member("threads", memory.threads);
+      .member("threads", memory.threads)
+      .member("policy", memory.policy);
   json.key("ledger").begin_object();
   for (int32_t tag = 0; tag < LETHE_MEMORY_TAGS; ++tag) json.member(lethe_memory_tag_name(tag), memory.tag_bytes[tag]);
   json.end_object();
@@ -65,7 +66,7 @@ void print_memory(const lethe_memory& memory) {
   row("cap (--ram)", memory.cap_bytes);
   table.print();
   printf("\nweights     %s, mapped from the file beside the cap\n", human_bytes(memory.weights_mapped_bytes).c_str());
-  printf("cache       %s tokens\n", with_separators(memory.cache_tokens).c_str());
+  printf("cache       %s tokens, policy %s\n", with_separators(memory.cache_tokens).c_str(), memory.policy);
   printf("prefill     %s tokens a step\n", with_separators(memory.prefill_chunk).c_str());
   printf("threads     %u\n", memory.threads);
   printf("smallest    --ram %llu (%s)\n", static_cast<unsigned long long>(memory.minimum_ram_bytes),

@@ -76,6 +76,7 @@ StreamResult StreamReader::result() const {
   result.kv_bytes = pool_bytes(memory);
   result.kv_share = static_cast<double>(result.kv_bytes) / static_cast<double>(full_bytes_);
   result.cache_tokens = memory.cache_tokens;
+  result.policy = memory.policy;
   result.stats = session_.stats();
   return result;
 }

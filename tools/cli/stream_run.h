@@ -25,6 +25,7 @@ struct StreamResult {
   uint64_t kv_bytes;                   // of the pool, policy state included
   double kv_share;                     // of the full f16 cache of as many tokens
   uint32_t cache_tokens;
+  const char* policy;
   lethe_stats stats;
   double seconds;  // of this cache alone
 };

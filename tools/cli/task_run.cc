@@ -102,6 +102,7 @@ TaskResult run_task(const api::Model& model, TaskRun run, const std::function<vo
   result.kv_bytes = pool_bytes(memory);
   result.kv_share = static_cast<double>(result.kv_bytes) / static_cast<double>(full_cache_bytes(model, tokens));
   result.cache_tokens = memory.cache_tokens;
+  result.policy = memory.policy;
   result.seconds = static_cast<double>(os::monotonic_ns() - started) * 1e-9;
   return result;
 }

@@ -39,6 +39,7 @@ struct TaskResult {
   uint64_t kv_bytes;  // of the pool, policy state included
   double kv_share;    // of the full f16 cache of a prompt and its reply
   uint32_t cache_tokens;
+  const char* policy;
   uint64_t evictions;
   double seconds;
 };

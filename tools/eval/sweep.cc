@@ -112,7 +112,7 @@ Status SweepStore::open(const std::string& path) {
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd_ < 0) return failed("cannot be opened", path);
   if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-    return Status::error(ErrorCode::kBadState, "%s: another sweep writes to it", path.c_str());
+    return Status::error(ErrorCode::kBadState, "%s: another process writes to it", path.c_str());
   }
   std::string text;
   char block[65536];

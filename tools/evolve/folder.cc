@@ -9,14 +9,11 @@
 namespace lethe::evolve {
 namespace {
 
-Status write_whole(const std::string& path, std::span<const uint8_t> bytes) {
-  os::AtomicFile file;
-  LETHE_RETURN_IF_ERROR(file.open(path.c_str()));
-  LETHE_RETURN_IF_ERROR(file.append(bytes.data(), bytes.size()));
-  return file.commit();
+Status write(const std::string& path, std::span<const uint8_t> bytes) {
+  return os::write_file(path.c_str(), bytes.data(), bytes.size());
 }
-Status write_whole(const std::string& path, const std::string& text) {
-  return write_whole(path, std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size()));
+Status write(const std::string& path, const std::string& text) {
+  return os::write_file(path.c_str(), text.data(), text.size());
 }
 
 // An array of `count` finite numbers.
@@ -99,10 +96,10 @@ Status RunFolder::save(const Json& identity, const RunState& state, const Json& 
   log_.push_back(line);
   std::string log;
   for (const Json& each : log_) log += each.dump() + "\n";
-  LETHE_RETURN_IF_ERROR(write_whole(file("log.jsonl"), log));
-  LETHE_RETURN_IF_ERROR(write_whole(file("curve.svg"), curve(log_)));
-  LETHE_RETURN_IF_ERROR(write_whole(file("namm"), namm));
-  return write_whole(file("state.json"), to_json(identity, state).dump() + "\n");
+  LETHE_RETURN_IF_ERROR(write(file("log.jsonl"), log));
+  LETHE_RETURN_IF_ERROR(write(file("curve.svg"), curve(log_)));
+  LETHE_RETURN_IF_ERROR(write(file("namm"), namm));
+  return write(file("state.json"), to_json(identity, state).dump() + "\n");
 }
 
 }  // namespace lethe::evolve

@@ -124,16 +124,16 @@ enum { LETHE_HAND_OVER_NONE = 0, LETHE_HAND_OVER_COMPENSATION = 1, LETHE_HAND_OV
 
 typedef struct lethe_session_params {
   size_t struct_size;
-  uint64_t ram_bytes;     /* the cap; required */
-  uint64_t host_bytes;    /* of the caller's own, to be counted inside the cap; 0 by default */
-  const char* policy;     /* what the cache forgets: "window" (default: the first tokens and the most recent), "h2o",
-                             "tova", "snapkv", "pyramidkv", "pyramidinfer", "scissorhands", "fastgen",
-                             "expected-attention", "keydiff", "lagkv", "l2", "namm" (learned), "random" (a control), or
-                             "full": nothing, and a full cache is an error */
-  uint32_t sinks;         /* first tokens that are never forgotten; default 4 */
-  int32_t kv_type;        /* LETHE_KV_*; default f16 */
-  int32_t positions;      /* LETHE_POSITIONS_* */
-  uint32_t max_tokens;    /* capacity of the cache; default 0: what the cap allows, at most the trained length */
+  uint64_t ram_bytes;  /* the cap; required */
+  uint64_t host_bytes; /* of the caller's own, to be counted inside the cap; 0 by default */
+  const char* policy;  /* what the cache forgets: NULL (default): "namm" (learned) if there are parameters for it, else
+                          "keydiff"; or "window" (the first tokens and the most recent stay), "h2o", "tova", "snapkv",
+                          "pyramidkv", "pyramidinfer", "scissorhands", "fastgen", "expected-attention", "lagkv", "l2",
+                          "random" (a control), or "full": nothing, and a full cache is an error */
+  uint32_t sinks;      /* first tokens that are never forgotten; default 4 */
+  int32_t kv_type;     /* LETHE_KV_*; default f16 */
+  int32_t positions;   /* LETHE_POSITIONS_* */
+  uint32_t max_tokens; /* capacity of the cache; default 0: what the cap allows, at most the trained length */
   uint32_t prefill_chunk; /* tokens per prefill step, at most 2048; 0 (default): what suits the cap */
   uint32_t threads;       /* 0 (default): the fast cores; at most 64 */
   uint32_t logit_rows;    /* rows of logits that lethe_session_score computes at once; default 1, at most 64 */
@@ -180,6 +180,7 @@ typedef struct lethe_memory {
   uint32_t cache_tokens;         /* capacity per KV head */
   uint32_t prefill_chunk;
   uint32_t threads;
+  const char* policy; /* its name; lives as long as the library */
 } lethe_memory;
 /* What lethe_session_create would take. LETHE_ERROR_RAM_TOO_SMALL still fills minimum_ram_bytes. */
 LETHE_API lethe_code lethe_session_plan(const lethe_model* model, const lethe_session_params* params,
