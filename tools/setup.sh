@@ -29,7 +29,8 @@ for arg; do
 done
 
 packages=(g++ cmake ninja-build ccache python3 xz-utils ca-certificates libpcre2-dev libflatbuffers-dev
-  flatbuffers-compiler nlohmann-json3-dev libcli11-dev doctest-dev libxxhash-dev)
+  flatbuffers-compiler nlohmann-json3-dev libcli11-dev doctest-dev libxxhash-dev
+  pkg-config dpkg-dev python3-numpy python3-venv)  # these for tests of what is installed
 ((aarch64)) && packages+=(g++-aarch64-linux-gnu qemu-user)
 ((fuzzers)) && packages+=(clang-19 libclang-rt-19-dev llvm-19)
 ((lint)) && packages+=(clang-format-19 clang-tidy-19)
