@@ -38,7 +38,7 @@ class Memory(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_size_t), ("cap_bytes", c_uint64), ("total_bytes", c_uint64), ("peak_bytes", c_uint64),
         ("minimum_ram_bytes", c_uint64), ("weights_mapped_bytes", c_uint64), ("tag_bytes", c_uint64 * 32),
-        ("cache_tokens", c_uint32), ("prefill_chunk", c_uint32), ("threads", c_uint32)]
+        ("cache_tokens", c_uint32), ("prefill_chunk", c_uint32), ("threads", c_uint32), ("policy", c_char_p)]
 
 
 class Message(ctypes.Structure):

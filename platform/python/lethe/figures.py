@@ -47,11 +47,12 @@ class Memory:
     cache_tokens: int  # capacity per KV head
     prefill_chunk: int
     threads: int
+    policy: str  # what the cache forgets by
 
     @classmethod
     def of(cls, raw: _abi.Memory) -> Memory:
         tags = {_abi.library.lethe_memory_tag_name(tag).decode(): raw.tag_bytes[tag] for tag in range(_abi.MEMORY_TAGS)}
-        return cls(**{**_fields(cls, raw), "tag_bytes": tags})
+        return cls(**{**_fields(cls, raw), "tag_bytes": tags, "policy": raw.policy.decode()})
 
 
 @dataclass(frozen=True)
