@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 
 #include "tools/cli/commands.h"
 #include "tools/cli/failure.h"
@@ -12,12 +13,16 @@
 #include "tools/cli/options.h"
 #include "tools/cli/terminal.h"
 #include "tools/cli/units.h"
+#include "tools/evolve/shipped.h"
 
 namespace lethe::cli {
 namespace {
 
+constexpr const char* kNoNamm = "none";
+
 struct PackCommandOptions {
-  std::string input, output, type = "keep", rope_scaling, calibrate, namm;
+  std::string input, output, type = "keep", rope_scaling, calibrate;
+  std::optional<std::string> namm;
   bool json = false;
 };
 
@@ -114,7 +119,13 @@ int pack(const PackCommandOptions& options) {
   pack_options.output = options.output;
   pack_options.type = pack_type(options.type);
   if (!options.rope_scaling.empty()) check(parse_rope_scaling(options.rope_scaling, &pack_options.rope_scaling));
-  pack_options.namm = options.namm;
+  std::optional<NammFile> namm;
+  if (options.namm && *options.namm != kNoNamm) namm.emplace(*options.namm);
+  if (!options.namm) {
+    pack_options.namm = evolve::shipped_namm();
+  } else if (namm) {
+    pack_options.namm = {namm->data(), namm->size()};
+  }
   if (!options.calibrate.empty() && pack_options.type != PackType::kQ4) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--calibrate goes with --type q4, not %s", options.type.c_str());
   }
@@ -153,7 +164,11 @@ void add_pack(CLI::App& app, int& status) {
       ->type_name("TYPE:FACTOR");
   command.add_option("--calibrate", options->calibrate,
                      "text that shows which weights matter, for q4: some thousand words of what the model is used for");
-  command.add_option("--namm", options->namm, "NAMM file that the model carries: what policy namm takes by default")
+  command
+      .add_option(
+          "--namm", options->namm,
+          "NAMM file that the model carries, the learned memory that sessions have by default (default: the one "
+          "that lethe was evolved with); or none")
       ->type_name("FILE");
   add_json(command, options->json);
   command.footer(

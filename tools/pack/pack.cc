@@ -81,18 +81,9 @@ class Packer {
     header_.config = source_.config;
     report_.bytes_in = source_.bytes;
     report_.source_checksum = source_.checksum;
-    return options_.namm.empty() ? Status() : read_namm();
-  }
-
-  Status read_namm() {
-    Result<os::FileMap> map = os::FileMap::open(options_.namm.c_str());
-    if (!map.ok()) return map.status();
-    const std::span<const uint8_t> file(map.value().data(), map.value().size());
-    if (const auto parameters = namm::read_file(file); !parameters.ok()) {
-      return in_file(parameters.status(), options_.namm);
-    }
-    header_.namm.assign(file.begin(), file.end());
-    return {};
+    if (options_.namm.empty()) return {};
+    header_.namm.assign(options_.namm.begin(), options_.namm.end());
+    return namm::read_file(options_.namm).status();
   }
 
   // Decides format and place of everything.

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct PackOptions {
   // Stretches the context of a model that was trained without a scaling: parse_rope_scaling().
   RopeScaling rope_scaling = {};
   const Importance* importance = nullptr;  // for q4: what the search weighs errors with
-  std::string namm = {};                   // a NAMM file that the model carries; empty: none
+  std::span<const uint8_t> namm = {};      // a NAMM file that the model carries; empty: none
 };
 
 // One tensor whose stored weights differ from the source's.
