@@ -70,6 +70,14 @@ Status write_struct(T from, T* to) {
   return {};
 }
 
+// Gives a struct its defaults, as far as the caller's reaches.
+template <typename T>
+void init_struct(T defaults, T* to, size_t struct_size) {
+  if (to == nullptr) return;
+  defaults.struct_size = std::min(struct_size, sizeof(T));
+  memcpy(static_cast<void*>(to), &defaults, defaults.struct_size);
+}
+
 // Runs `work(Session&) -> Status` with the session held. Two threads in one session is an error, not a race.
 template <typename Work>
 lethe_code with_session(lethe_session* session, lethe_error* error, Work work) {
@@ -285,17 +293,16 @@ lethe_code lethe_model_token_bytes(const lethe_model* model, int32_t id, const c
 
 // ---- Sessions ------------------------------------------------------------------------------------------------------
 
-void lethe_session_params_init(lethe_session_params* params) {
-  if (params == nullptr) return;
-  *params = {};
-  params->struct_size = sizeof *params;
+void lethe_session_params_init_sized(lethe_session_params* params, size_t struct_size) {
+  lethe_session_params p{};
   const SessionOptions defaults;
-  params->sinks = defaults.sinks;
-  params->kv_type = LETHE_KV_F16;
-  params->positions = LETHE_POSITIONS_AUTO;
-  params->logit_rows = defaults.logit_rows;
-  params->turn_bytes = defaults.turn_bytes;
-  params->recent_percent = -1;
+  p.sinks = defaults.sinks;
+  p.kv_type = LETHE_KV_F16;
+  p.positions = LETHE_POSITIONS_AUTO;
+  p.logit_rows = defaults.logit_rows;
+  p.turn_bytes = defaults.turn_bytes;
+  p.recent_percent = -1;
+  init_struct(p, params, struct_size);
 }
 
 lethe_code lethe_session_plan(const lethe_model* model, const lethe_session_params* params, lethe_memory* memory,
@@ -456,16 +463,16 @@ lethe_code lethe_session_score(lethe_session* session, const int32_t* ids, size_
 
 // ---- Generation ----------------------------------------------------------------------------------------------------
 
-void lethe_sampling_init(lethe_sampling* sampling) {
-  if (sampling == nullptr) return;
-  *sampling = {.struct_size = sizeof *sampling,
-               .temperature = 0.8f,
-               .top_k = 40,
-               .top_p = 0.95f,
-               .min_p = 0,
-               .repetition_penalty = 1,
-               .penalty_window = 64,
-               .seed = 0};
+void lethe_sampling_init_sized(lethe_sampling* sampling, size_t struct_size) {
+  const lethe_sampling p = {.struct_size = sizeof p,
+                            .temperature = 0.8f,
+                            .top_k = 40,
+                            .top_p = 0.95f,
+                            .min_p = 0,
+                            .repetition_penalty = 1,
+                            .penalty_window = 64,
+                            .seed = 0};
+  init_struct(p, sampling, struct_size);
 }
 
 lethe_code lethe_session_set_sampling(lethe_session* session, const lethe_sampling* sampling, lethe_error* error) {
@@ -484,10 +491,8 @@ lethe_code lethe_session_set_sampling(lethe_session* session, const lethe_sampli
   });
 }
 
-void lethe_generate_params_init(lethe_generate_params* params) {
-  if (params == nullptr) return;
-  *params = {};
-  params->struct_size = sizeof *params;
+void lethe_generate_params_init_sized(lethe_generate_params* params, size_t struct_size) {
+  init_struct(lethe_generate_params{}, params, struct_size);
 }
 
 lethe_code lethe_session_generate(lethe_session* session, const lethe_generate_params* params, int32_t* reason,

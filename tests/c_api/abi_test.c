@@ -119,6 +119,7 @@ int abi_defaults(void) {
   lethe_session_params params;
   lethe_sampling sampling;
   lethe_generate_params generate;
+  int32_t untouched;
   failures = 0;
   memset(&params, 0xAA, sizeof params);
   memset(&sampling, 0xAA, sizeof sampling);
@@ -139,6 +140,12 @@ int abi_defaults(void) {
   CHECK(generate.struct_size == sizeof generate);
   CHECK(generate.max_tokens == 0 && generate.stop == NULL && generate.stop_count == 0 && generate.ignore_eos == 0);
   CHECK(generate.on_piece == NULL && generate.user == NULL);
+  /* A program that was compiled with a smaller struct: nothing behind it is written. */
+  memset(&params, 0xAA, sizeof params);
+  lethe_session_params_init_sized(&params, offsetof(lethe_session_params, kv_type));
+  CHECK(params.struct_size == offsetof(lethe_session_params, kv_type) && params.sinks == 4);
+  memset(&untouched, 0xAA, sizeof untouched);
+  CHECK(memcmp(&params.kv_type, &untouched, sizeof untouched) == 0);
   lethe_session_params_init(NULL);
   lethe_sampling_init(NULL);
   lethe_generate_params_init(NULL);

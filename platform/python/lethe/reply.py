@@ -32,7 +32,7 @@ class _Writer:
         self.tokens = ctypes.c_uint64()
         texts = [text.encode() for text in stop]
         self.params = _abi.GenerateParams()
-        _abi.library.lethe_generate_params_init(ctypes.byref(self.params))
+        _abi.library.lethe_generate_params_init_sized(ctypes.byref(self.params), ctypes.sizeof(self.params))
         _abi.assign(self.params, {"max_tokens": max_tokens, "stop_count": len(texts), "ignore_eos": ignore_eos})
         self.params.stop = (ctypes.c_char_p * len(texts))(*texts)
 

@@ -25,7 +25,7 @@ def session_params(ram_bytes: int, options: SessionOptions) -> Tuple[_abi.Sessio
     """The C struct, and the NAMM file that it points to."""
     fields: Dict[str, Any] = dict(options, ram_bytes=ram_bytes)
     params = _abi.SessionParams()
-    _abi.library.lethe_session_params_init(byref(params))
+    _abi.library.lethe_session_params_init_sized(byref(params), ctypes.sizeof(params))
     namm = None
     if contents := fields.pop("namm", None):
         namm = ctypes.create_string_buffer(contents, len(contents))  # aligned, and it does not move
@@ -81,7 +81,7 @@ class Session:
     def set_sampling(self, **options: Unpack[SamplingOptions]) -> None:
         """Options that are not given go back to their defaults. Until this is called a session is greedy."""
         sampling = _abi.Sampling()
-        _abi.library.lethe_sampling_init(byref(sampling))
+        _abi.library.lethe_sampling_init_sized(byref(sampling), ctypes.sizeof(sampling))
         _abi.assign(sampling, options)
         _abi.call("lethe_session_set_sampling", self.handle, byref(sampling))
 

@@ -9,8 +9,9 @@
  * Threads  A model may be used from any number of threads. A session belongs to one thread at a time; only
  *          lethe_session_cancel may be called while another thread works with it. Other calls then, and calls from the
  *          session's own callback, give LETHE_ERROR_BAD_STATE. Close a session only when no call is in it.
- * Structs  Set struct_size to sizeof of the struct (the *_init functions do). Fields are only appended; a newer library
- *          accepts the smaller struct of an older program.
+ * Structs  Set struct_size to sizeof of the struct; the *_init functions do, as your program was compiled. Languages
+ *          without this header pass the size to *_init_sized. Fields are only appended; a newer library accepts the
+ *          smaller struct of an older program.
  * Strings  UTF-8. What a callback or a getter gives is valid until the callback returns, or as its comment says.
  */
 #ifndef LETHE_LETHE_H_
@@ -151,7 +152,10 @@ typedef struct lethe_session_params {
                        (default): the one in the model file */
   size_t namm_bytes;
 } lethe_session_params;
-LETHE_API void lethe_session_params_init(lethe_session_params* params);
+LETHE_API void lethe_session_params_init_sized(lethe_session_params* params, size_t struct_size);
+static inline void lethe_session_params_init(lethe_session_params* params) {
+  lethe_session_params_init_sized(params, sizeof *params);
+}
 
 enum {
   LETHE_MEMORY_HOST = 0,
@@ -286,7 +290,10 @@ typedef struct lethe_sampling {
   uint32_t penalty_window;  /* last tokens that the penalty looks at, at most 256. Default 64 */
   uint64_t seed;            /* Default 0: same seed, same text */
 } lethe_sampling;
-LETHE_API void lethe_sampling_init(lethe_sampling* sampling);
+LETHE_API void lethe_sampling_init_sized(lethe_sampling* sampling, size_t struct_size);
+static inline void lethe_sampling_init(lethe_sampling* sampling) {
+  lethe_sampling_init_sized(sampling, sizeof *sampling);
+}
 /* Until this is called a session is greedy. */
 LETHE_API lethe_code lethe_session_set_sampling(lethe_session* session, const lethe_sampling* sampling,
                                                 lethe_error* error);
@@ -304,7 +311,10 @@ typedef struct lethe_generate_params {
   lethe_on_piece on_piece; /* may be NULL */
   void* user;
 } lethe_generate_params;
-LETHE_API void lethe_generate_params_init(lethe_generate_params* params);
+LETHE_API void lethe_generate_params_init_sized(lethe_generate_params* params, size_t struct_size);
+static inline void lethe_generate_params_init(lethe_generate_params* params) {
+  lethe_generate_params_init_sized(params, sizeof *params);
+}
 
 enum {
   LETHE_STOP_ERROR = -1, /* the call failed: see the code */
