@@ -1,11 +1,9 @@
 // The Android library, as an app includes it. Builds the native library through the repository's CMakeLists.txt with the NDK.
-// -Plethe.deps=DIR names the folder with one prefix of dependencies for each ABI (see README.md).
+// README.md says where CMake looks for its dependencies.
 plugins {
     id("com.android.library") version "8.7.3"
     kotlin("android") version "2.2.21"
 }
-
-val deps = providers.gradleProperty("lethe.deps").orElse("${System.getProperty("user.home")}/.cache/lethe/deps/android")
 
 android {
     namespace = "dev.lethe"
@@ -21,7 +19,6 @@ android {
                 arguments += listOf(
                     "-DANDROID_STL=c++_static",
                     "-DANDROID_SUPPORT_FLEXIBLE_PAGE_SIZES=ON",
-                    "-DCMAKE_FIND_ROOT_PATH=${deps.get()}",
                     "-DLETHE_TOOLS=OFF",
                     "-DLETHE_TESTS=OFF",
                 )

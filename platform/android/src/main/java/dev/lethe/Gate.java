@@ -45,7 +45,12 @@ final class Gate {
 
   /** Ends the call that is in, if any. */
   synchronized void cancel() {
-    if (inside == null) return;
+    cancelCallOf(inside);
+  }
+
+  /** Ends the call that is in if it is the thread's. */
+  synchronized void cancelCallOf(Thread thread) {
+    if (inside == null || inside != thread) return;
     cancelled = true;
     Native.cancel(handle);
   }

@@ -95,6 +95,11 @@ public final class LetheSession implements AutoCloseable {
     gate.cancel();
   }
 
+  /** {@link #cancel} for whoever knows the thread, and must not meet another one's call. */
+  void cancelCallOf(Thread thread) {
+    gate.cancelCallOf(thread);
+  }
+
   /**
    * {@link #setRam} for whoever must not wait, as when the system warns that memory is short. A session that is idle
    * gets the new cap at once, and one that generates before its next tokens; another call in progress is finished

@@ -34,13 +34,17 @@ suspend fun <T> LetheSession.work(
     dispatcher: CoroutineDispatcher = Dispatchers.IO,
     block: LetheSession.() -> T,
 ): T = coroutineScope {
+    val caller = Caller(this@work)
     val call = async(dispatcher) {
+        caller.enter()
         try {
             block()
         } catch (e: LetheException) {
             // Ours ends as coroutines do; one that somebody else cancelled by LetheSession.cancel is a failure.
             if (e.code == LetheException.CANCELLED && !isActive) throw CancellationException(e.message, e)
             throw e
+        } finally {
+            caller.leave()
         }
     }
     try {
@@ -48,9 +52,29 @@ suspend fun <T> LetheSession.work(
     } catch (e: CancellationException) {
         // Again and again, because the call may be on its way into the session, where the request would not find it.
         withContext(NonCancellable) {
-            do cancel() while (withTimeoutOrNull(RETRY_MS) { call.join() } == null)
+            do caller.cancel() while (withTimeoutOrNull(RETRY_MS) { call.join() } == null)
         }
         throw e
+    }
+}
+
+/** The thread that works for a coroutine, so that its cancellation meets no other coroutine's call. Thread-safe. */
+private class Caller(private val session: LetheSession) {
+    private var thread: Thread? = null
+
+    @Synchronized
+    fun enter() {
+        thread = Thread.currentThread()
+    }
+
+    @Synchronized
+    fun leave() {
+        thread = null // it may work for another coroutine next
+    }
+
+    @Synchronized
+    fun cancel() {
+        thread?.let { session.cancelCallOf(it) }
     }
 }
 

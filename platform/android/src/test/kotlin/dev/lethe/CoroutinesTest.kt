@@ -6,6 +6,7 @@ import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.async
 import kotlinx.coroutines.awaitAll
 import kotlinx.coroutines.cancelAndJoin
+import kotlinx.coroutines.coroutineScope
 import kotlinx.coroutines.delay
 import kotlinx.coroutines.flow.collect
 import kotlinx.coroutines.flow.take
@@ -95,6 +96,26 @@ class CoroutinesTest {
             session.work { feedText(" more", 0) }
             assertEquals(position + 1, session.stats().position)
             if (done != null) assertEquals(40L, done)
+        }
+    }
+
+    @Test
+    fun `a cancellation meets no other coroutine's call`() = inSession { session ->
+        session.work { Support.feedPrompt(this, "Once upon a time") }
+        repeat(200) {
+            coroutineScope {
+                val first = launch(Dispatchers.Default) { session.generateFlow(Support.ENDLESS).collect() }
+                delay(2)
+                first.cancel() // and does not wait for it
+                while (true) {
+                    try {
+                        session.work { feedText(" more of it", 0) }
+                        break
+                    } catch (e: LetheException) {
+                        assertEquals(LetheException.BAD_STATE, e.code, e.message)
+                    }
+                }
+            }
         }
     }
 
