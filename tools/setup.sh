@@ -132,7 +132,7 @@ maven_ready=$LETHE_CACHE/maven/.ready
 if ((java)) && ! (cd "$root" && sha256sum --check --status "$maven_ready"); then
   progress "obtaining Java libraries"
   (cd "$root" && sha256sum platform/android/pom.xml >"$LETHE_CACHE/maven.sum")
-  mvn --batch-mode --file "$root/platform/android/pom.xml" -Dmaven.repo.local="$LETHE_CACHE/maven" \
+  mvn --batch-mode --strict-checksums --file "$root/platform/android/pom.xml" -Dmaven.repo.local="$LETHE_CACHE/maven" \
     -Dlethe.build="$LETHE_CACHE/maven-try" -Dtest=OptionsTest package ||
     die "cannot obtain the Java libraries that platform/android/pom.xml names from Maven Central (details: $log)"
   rm -rf "$LETHE_CACHE/maven-try"

@@ -45,10 +45,12 @@ public final class LetheSession implements AutoCloseable {
 
   /** The same for a turn of several messages, such as a system message before the first one of the user. */
   public Reply chat(List<Message> messages, GenerateOptions options, PieceListener listener) {
+    Objects.requireNonNull(options, "options");
+    Relay relay = new Relay(gate, listener);
     return call(
         session -> {
           feedTurn(session, messages);
-          return generate(session, options, listener);
+          return generate(session, options, relay);
         });
   }
 
@@ -60,12 +62,12 @@ public final class LetheSession implements AutoCloseable {
    *     conversation then, too
    */
   public Reply generate(GenerateOptions options, PieceListener listener) {
-    return call(session -> generate(session, options, listener));
+    Objects.requireNonNull(options, "options");
+    Relay relay = new Relay(gate, listener);
+    return call(session -> generate(session, options, relay));
   }
 
-  private Reply generate(long session, GenerateOptions options, PieceListener listener) {
-    Objects.requireNonNull(listener, "listener");
-    Relay relay = new Relay(gate, listener);
+  private Reply generate(long session, GenerateOptions options, Relay relay) {
     long[] count = new long[1];
     long tokens = 0;
     while (true) {

@@ -1,5 +1,7 @@
 package dev.lethe;
 
+import java.util.Objects;
+
 /** Hands the pieces of a reply from native code to the listener. */
 final class Relay {
   private final Gate gate;
@@ -8,7 +10,7 @@ final class Relay {
 
   Relay(Gate gate, PieceListener listener) {
     this.gate = gate;
-    this.listener = listener;
+    this.listener = Objects.requireNonNull(listener, "listener");
   }
 
   /**

@@ -246,6 +246,10 @@ class ThreadsTest {
       assertSame(mine, thrown);
       assertEquals(3, calls[0]);
       assertEquals(Reply.Reason.LISTENER, session.generate(ENDLESS, (piece, token) -> false).getReason());
+      long position = session.stats().getPosition();
+      assertThrows(NullPointerException.class, () -> session.chat("nobody listens", ENDLESS, null));
+      assertThrows(NullPointerException.class, () -> session.chat("for how long?", null, (piece, token) -> true));
+      assertEquals(position, session.stats().getPosition());
     }
   }
 
