@@ -109,7 +109,7 @@ public final class SessionOptions {
       return set(HOST_BYTES, bytes);
     }
 
-    /** What the cache forgets when it is full: "window" (the default), "h2o", "snapkv", ..., or "full": nothing. */
+    /** What the cache forgets when it is full: "keydiff", "namm", "window", "h2o", ..., or "full": nothing. */
     public Builder policy(String name) {
       policy = name;
       return this;
