@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Obtains what the build needs, on Debian 12. Safe to run again: what is already there is skipped.
 #
-#   tools/setup.sh [--with-aarch64] [--with-fuzzers] [--with-lint] [--with-xnnpack]
+#   tools/setup.sh [--with-aarch64] [--with-fuzzers] [--with-java] [--with-lint] [--with-xnnpack]
 #
 #   --with-aarch64   also installs a cross compiler and an emulator for 64-bit Arm, and builds the dependencies for it
 #   --with-fuzzers   also installs clang 19 (libFuzzer)
+#   --with-java      also installs a JDK and Maven, and obtains the Java libraries of platform/android (100 MB)
 #   --with-lint      also installs clang-format 19 and clang-tidy 19
 #   --with-xnnpack   also builds XNNPACK (about two minutes)
 #
@@ -16,11 +17,12 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-aarch64=0 fuzzers=0 lint=0 xnnpack=0
+aarch64=0 fuzzers=0 java=0 lint=0 xnnpack=0
 for arg; do
   case $arg in
     --with-aarch64) aarch64=1 ;;
     --with-fuzzers) fuzzers=1 ;;
+    --with-java) java=1 ;;
     --with-lint) lint=1 ;;
     --with-xnnpack) xnnpack=1 ;;
     -h | --help) usage; exit 0 ;;
@@ -33,6 +35,7 @@ packages=(g++ cmake ninja-build ccache python3 xz-utils ca-certificates libpcre2
   pkg-config dpkg-dev python3-numpy python3-venv)  # these for tests of what is installed
 ((aarch64)) && packages+=(g++-aarch64-linux-gnu qemu-user)
 ((fuzzers)) && packages+=(clang-19 libclang-rt-19-dev llvm-19)
+((java)) && packages+=(maven openjdk-17-jdk-headless)
 ((lint)) && packages+=(clang-format-19 clang-tidy-19)
 
 # Pins: "file sha256 suite". The suites forky and sid move, so a pin from there has a second one from a stable suite.
@@ -120,6 +123,20 @@ if ((${#missing[@]})); then
   "${as_root[@]}" apt-get -q -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 update
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 \
     install --yes --no-install-recommends "${missing[@]}"
+fi
+
+# --- Java libraries --------------------------------------------------------------------------------------------------
+
+# Running a test that needs no native library has Maven fetch everything that a build asks for, so that builds can be offline.
+maven_ready=$LETHE_CACHE/maven/.ready
+if ((java)) && ! (cd "$root" && sha256sum --check --status "$maven_ready"); then
+  progress "obtaining Java libraries"
+  (cd "$root" && sha256sum platform/android/pom.xml >"$LETHE_CACHE/maven.sum")
+  mvn --batch-mode --strict-checksums --file "$root/platform/android/pom.xml" -Dmaven.repo.local="$LETHE_CACHE/maven" \
+    -Dlethe.build="$LETHE_CACHE/maven-try" -Dtest=OptionsTest package ||
+    die "cannot obtain the Java libraries that platform/android/pom.xml names from Maven Central (details: $log)"
+  rm -rf "$LETHE_CACHE/maven-try"
+  mv "$LETHE_CACHE/maven.sum" "$maven_ready"
 fi
 
 # --- Pinned sources --------------------------------------------------------------------------------------------------

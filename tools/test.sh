@@ -69,7 +69,7 @@ fuzz() {
 }
 
 cd "$root"
-options=()
+options=(--with-java)
 ((quick)) || options+=(--with-aarch64 --with-fuzzers)
 tools/setup.sh "${options[@]}"
 gguf=$(python3 tools/fetch_model.py)
