@@ -77,6 +77,7 @@ class Session {
   void let_go() { held_.store(false, std::memory_order_release); }
   void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
   void observe_linears(cpu::LinearObserver observer) { backend_.observe_linears(observer); }
+  void observe_attention(cpu::AttentionObserver observer) { backend_.observe_attention(observer); }
   Status set_sampling(const SamplerOptions& options) { return sampler_.configure(options); }
 
   Status tokenize(std::string_view text, uint32_t flags, std::span<int32_t> ids, uint64_t* count);

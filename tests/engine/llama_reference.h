@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -25,6 +26,8 @@ class LlamaReference {
     PositionMode positions = PositionMode::kAbsolute;
     bool compensation = false;          // dropped tokens: their mean key and value, as often as they were
     bool quantise_activations = false;  // inputs of matrices: int8 with one scale for 32 inputs
+    // Sees what every query head pays to the kept tokens.
+    std::function<void(uint32_t layer, size_t head, std::span<const double> attention)> see = {};
   };
 
   LlamaReference(const GgufSource& source, const TinyOptions& shape, const Options& options)
@@ -201,9 +204,10 @@ class LlamaReference {
         total += weight;
         for (size_t i = 0; i < dim; ++i) out[head * dim + i] += weight / total * mean[i];
       }
+      for (double& value : p) value /= total;
+      if (options_.see) options_.see(layer, head, p);
       for (size_t rank = 0; rank < p.size(); ++rank) {
-        for (size_t i = 0; i < dim; ++i)
-          out[head * dim + i] += p[rank] / total * cached[rank].v[head / group * dim + i];
+        for (size_t i = 0; i < dim; ++i) out[head * dim + i] += p[rank] * cached[rank].v[head / group * dim + i];
       }
     }
     return out;

@@ -181,13 +181,6 @@ Tally run_cells(const Bench& bench, const std::vector<eval::Cell>& cells, const 
   return tally;
 }
 
-void write_whole(const std::string& path, const std::string& text) {
-  os::AtomicFile file;
-  check(file.open(path.c_str()));
-  check(file.append(text.data(), text.size()));
-  check(file.commit());
-}
-
 int sweep(SweepOptions& options) {
   check_grid(options);
   const uint64_t started = os::monotonic_ns();
