@@ -17,7 +17,7 @@ namespace lethe::cli {
 namespace {
 
 struct PackCommandOptions {
-  std::string input, output, type = "keep", rope_scaling, calibrate, namm;
+  std::string input, output, type = "keep", rope_scaling, calibrate, namm, head_plan;
   bool json = false;
 };
 
@@ -115,6 +115,7 @@ int pack(const PackCommandOptions& options) {
   pack_options.type = pack_type(options.type);
   if (!options.rope_scaling.empty()) check(parse_rope_scaling(options.rope_scaling, &pack_options.rope_scaling));
   pack_options.namm = options.namm;
+  pack_options.head_plan = options.head_plan;
   if (!options.calibrate.empty() && pack_options.type != PackType::kQ4) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--calibrate goes with --type q4, not %s", options.type.c_str());
   }
@@ -155,6 +156,10 @@ void add_pack(CLI::App& app, int& status) {
                      "text that shows which weights matter, for q4: some thousand words of what the model is used for");
   command.add_option("--namm", options->namm, "NAMM file that the model carries: what policy namm takes by default")
       ->type_name("FILE");
+  command
+      .add_option("--head-plan", options->head_plan,
+                  "which KV heads need to see the first and last tokens only: a file of 'lethe profile heads --plan'")
+      ->type_name("FILE");
   add_json(command, options->json);
   command.footer(
       "Examples:\n"
@@ -162,7 +167,8 @@ void add_pack(CLI::App& app, int& status) {
       "  lethe pack Qwen2.5-0.5B-Instruct/ -o qwen.lethe --type q8\n"
       "  lethe pack gemma-3-1b-it/ -o gemma.lethe --type q4\n"
       "  lethe pack Llama-2-7b/ -o llama-16k.lethe --type q4 --rope-scaling ntk:4\n"
-      "  lethe pack model-f16.gguf -o model.lethe --type q4 --calibrate book.txt --json");
+      "  lethe pack model-f16.gguf -o model.lethe --type q4 --calibrate book.txt --json\n"
+      "  lethe pack SmolLM2-135M-Instruct-Q4_1.gguf -o smollm2-30.lethe --head-plan heads.json");
   command.callback([options, &status] { status = pack(*options); });
 }
 

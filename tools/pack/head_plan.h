@@ -7,6 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/status.h"
+#include "runtime/model/model.h"
+
 namespace lethe {
 
 // The query heads of one KV head see the first `sinks` tokens and the last `window`, their own included.
@@ -21,5 +24,9 @@ struct HeadPlan {
 };
 
 std::string head_plan_json(const HeadPlan& plan);
+
+// Reads such a file for a model of this architecture into what a model file holds [layers * kv_heads]. Errors name the
+// file: kIo; kCorruptModel for what is no head plan, or not one that the model can have.
+Status read_head_plan(const std::string& path, const ModelConfig& config, std::vector<HeadWindow>* out);
 
 }  // namespace lethe

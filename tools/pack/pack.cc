@@ -12,6 +12,7 @@
 #include "runtime/model/roles.h"
 #include "runtime/os/file.h"
 #include "tools/pack/convert.h"
+#include "tools/pack/head_plan.h"
 #include "tools/pack/header.h"
 #include "tools/pack/model_source.h"
 
@@ -81,7 +82,11 @@ class Packer {
     header_.config = source_.config;
     report_.bytes_in = source_.bytes;
     report_.source_checksum = source_.checksum;
-    return options_.namm.empty() ? Status() : read_namm();
+    if (!options_.namm.empty()) LETHE_RETURN_IF_ERROR(read_namm());
+    if (!options_.head_plan.empty()) {
+      LETHE_RETURN_IF_ERROR(read_head_plan(options_.head_plan, header_.config, &header_.head_plan));
+    }
+    return {};
   }
 
   Status read_namm() {
@@ -105,6 +110,7 @@ class Packer {
     header_.options = std::string("--type ") + pack_type_name(options_.type);
     if (options_.importance != nullptr) header_.options += " --calibrate";
     if (!options_.namm.empty()) header_.options += " --namm";
+    if (!options_.head_plan.empty()) header_.options += " --head-plan";
     if (options_.rope_scaling.type != RopeScaling::Type::kNone) {
       header_.options += std::string(" --rope-scaling ") + rope_scaling_option(options_.rope_scaling);
     }

@@ -16,7 +16,7 @@ Recency least(const Recency& a, const Recency& b) {
 // Share of a cache of the trained length that a window takes no more.
 double saved_by_window(const ModelConfig& config, uint32_t sinks, uint32_t window) {
   const uint32_t all = kv_blocks_of_tokens(config.context_length);
-  return 1 - static_cast<double>(std::min(all, kv_window_blocks(uint64_t{sinks} + window, kStep))) / all;
+  return 1 - static_cast<double>(std::min(all, kv_window_blocks({.sinks = sinks, .window = window}, kStep))) / all;
 }
 
 // The KV heads whose lists grow with the text.

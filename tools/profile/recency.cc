@@ -40,6 +40,7 @@ Status RecencyMeter::open(const RecencyOptions& options) {
   session.policy = &kFullPolicy;
   session.positions = PositionMode::kAbsolute;
   session.max_tokens = options.tokens;
+  session.head_plan = false;
   session.threads = options.threads;
   Result<Session*> created = Session::create(*model_, session);
   if (!created.ok()) return created.status();
@@ -90,8 +91,8 @@ void RecencyMeter::see(uint32_t layer, uint32_t kv_head, uint32_t thread, const 
     return out;
   };
   const Masses all = masses(), near = masses(), first = masses();
-  const auto attend = [&](const Masses& out, uint32_t window, uint32_t rank_end) {
-    args.window = window;
+  const auto attend = [&](const Masses& out, Sight sight, uint32_t rank_end) {
+    args.sight = sight;
     args.rank_end = rank_end;
     args.max = out.max;
     args.sum = out.sum;
@@ -103,9 +104,10 @@ void RecencyMeter::see(uint32_t layer, uint32_t kv_head, uint32_t thread, const 
     args.query_end = std::min(begin + cpu::kQueryTile, whole.query_end);
     const uint32_t seen = whole.first_rank_of_step + args.query_end;
     if (seen <= first_counted) continue;
-    attend(all, whole.window, seen);
-    attend(near, whole.window == 0 ? options_.window : std::min(whole.window, options_.window), seen);
-    attend(first, whole.window, options_.sinks);
+    const uint32_t window = whole.sight.window;
+    attend(all, whole.sight, seen);
+    attend(near, {.window = window == 0 ? options_.window : std::min(window, options_.window)}, seen);
+    attend(first, whole.sight, options_.sinks);
     for (uint32_t t = begin; t < args.query_end; ++t) {
       if (whole.first_rank_of_step + t < first_counted) continue;
       for (uint32_t head = 0; head < group; ++head) {

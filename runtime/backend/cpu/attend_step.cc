@@ -83,11 +83,15 @@ CpuBackend::AttendUnit CpuBackend::attend_unit(const AttendStep& s, uint32_t hea
   unit.max = partials;
   unit.sum = unit.max + rows;
   unit.acc = unit.sum + rows;
-  if (model_->config().window_of(s.layer) == 0) {
+  if (sight(s.layer, head).window == 0) {
     const std::span<const float> absorbed = s.kv.absorbed(s.layer, head);
     if (!absorbed.empty() && absorbed[0] > 0) unit.absorbed = absorbed;
   }
   return unit;
+}
+
+Sight CpuBackend::sight(uint32_t layer, uint32_t head) const {
+  return options_.sights.empty() ? Sight{} : options_.sights[uint64_t{layer} * model_->config().kv_heads + head];
 }
 
 // Of all tokens of the step over all ranks of the list, without places for results.
@@ -107,7 +111,7 @@ AttendArgs CpuBackend::attend_args(const AttendStep& s, uint32_t head) const {
           .group = group,
           .scale = config.score_scale(),
           .softcap = config.attention_softcap,
-          .window = config.window_of(s.layer),
+          .sight = sight(s.layer, head),
           .rope = rope(s.layer),
           .query_begin = 0,
           .query_end = s.tokens,

@@ -25,8 +25,9 @@ struct BackendOptions {
   uint32_t cache_tokens;  // capacity of the longest KV list
   uint32_t threads;
   PositionMode positions;
-  bool absorbs = false;    // the pool keeps what became of dropped tokens
-  Observer observer = {};  // of attention
+  bool absorbs = false;                // the pool keeps what became of dropped tokens
+  Observer observer = {};              // of attention
+  std::span<const Sight> sights = {};  // [layers * kv_heads], or empty: all is seen
 };
 
 // Bytes of one activation buffer for `tokens` tokens.
@@ -119,6 +120,7 @@ class CpuBackend {
   uint64_t unit_floats() const;
   void lay_out_attention(Arena& arena);
   float* attend_scratch(uint32_t thread) const;
+  Sight sight(uint32_t layer, uint32_t head) const;
   AttendArgs attend_args(const AttendStep& s, uint32_t head) const;
   AttendUnit attend_unit(const AttendStep& s, uint32_t head, uint32_t tile, float* partials) const;
   void attend_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread, float* scores);
