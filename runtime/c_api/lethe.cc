@@ -174,6 +174,7 @@ Status to_options(const Model& model, const lethe_session_params* params, Sessio
   options->hand_over = static_cast<HandOver>(p.hand_over);
   if (p.namm != nullptr) options->namm = {static_cast<const uint8_t*>(p.namm), p.namm_bytes};
   options->policy_seed = p.policy_seed;
+  options->head_plan = p.ignore_head_plan == 0;
   return {};
 }
 

@@ -57,6 +57,11 @@ constexpr uint32_t clamped_begin(uint32_t position, uint32_t trained_length) {
   return steps < fit ? 0 : (steps - fit + 1) * kClampStep;
 }
 
+// What a query sees of its list: the first `sinks` tokens and the last `window`, its own included. A window of 0: all.
+struct Sight {
+  uint32_t sinks = 0, window = 0;
+};
+
 inline constexpr uint32_t kBlockSlots = 32;
 inline constexpr uint32_t kQuad = 4;  // bytes of one lane of a dot product
 inline constexpr uint32_t kNoBlock = 0xffffffffu;

@@ -31,10 +31,10 @@ constexpr uint64_t kv_blocks_for(uint64_t tokens, uint32_t lists) {
 constexpr uint32_t kv_token_capacity(uint64_t blocks, uint32_t lists) {
   return static_cast<uint32_t>(blocks / lists * kBlockSlots);
 }
-// Blocks of the longest list of a layer whose queries see `window` tokens, in steps of at most `step` tokens: what a
-// step needs, and less than a block that is no longer needed (whole blocks are dropped).
-constexpr uint32_t kv_window_blocks(uint64_t window, uint64_t step) {
-  return kv_blocks_of_tokens(window - 1 + (kBlockSlots - 1) + step);
+// Blocks of the longest list of such a sight (which has a window), in steps of at most `step` tokens: what a step
+// needs, and less than a block that is no longer needed (whole blocks are dropped).
+constexpr uint32_t kv_window_blocks(Sight sight, uint64_t step) {
+  return kv_blocks_of_tokens(uint64_t{sight.sinks} + sight.window - 1 + (kBlockSlots - 1) + step);
 }
 
 struct KvPoolOptions {

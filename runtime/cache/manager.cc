@@ -184,31 +184,41 @@ uint32_t CacheManager::longest_step(uint32_t position) const {
 
 // A list that never needs all the blocks that others have. They are its own: to drop more would only lose what can be
 // seen.
-bool CacheManager::is_bounded(uint32_t layer, uint32_t share) const {
-  const uint32_t seen = window(layer);
-  return seen != 0 && kv_window_blocks(seen, options_.longest_step) <= share / kBlockSlots;
+bool CacheManager::is_bounded(uint32_t list_index, uint32_t share) const {
+  const Sight seen = sight(list_index);
+  return seen.window != 0 && kv_window_blocks(seen, options_.longest_step) <= share / kBlockSlots;
+}
+
+bool CacheManager::is_bounded_layer(uint32_t layer, uint32_t share) const {
+  bool bounded = true;
+  for (uint32_t kv_head = 0; kv_head < pool_->kv_heads(); ++kv_head) {
+    bounded = bounded && is_bounded(layer * pool_->kv_heads() + kv_head, share);
+  }
+  return bounded;
 }
 
 bool CacheManager::endless() const {
   if (policy_->evicts) return true;
   for (uint32_t layer = 0; layer < pool_->layers(); ++layer) {
-    if (!is_bounded(layer, share())) return false;
+    if (!is_bounded_layer(layer, share())) return false;
   }
   return true;
 }
 
-// Drops whole blocks that lie behind the windows of all queries to come. By rank: positions are at least as far apart.
+// Drops, in whole blocks, what lies between the first tokens that are seen and the windows of all queries to come. By
+// rank: positions are at least as far apart.
 Status CacheManager::drop_unseen() {
-  for (uint32_t layer = 0; layer < options_.windows.size(); ++layer) {
-    if (window(layer) == 0) continue;
-    for (uint32_t kv_head = 0; kv_head < pool_->kv_heads(); ++kv_head) {
-      const uint32_t length = pool_->list(layer, kv_head).length, needed = window(layer) - 1;
-      const uint32_t unseen = length > needed ? (length - needed) / kBlockSlots * kBlockSlots : 0;
-      if (unseen == 0) continue;
-      const std::span<uint64_t> keep = clear_keep_bits(length);
-      keep_ranks(keep, unseen, length);
-      LETHE_RETURN_IF_ERROR(pool_->compact(layer, kv_head, keep));
-    }
+  for (uint32_t index = 0; index < options_.sights.size(); ++index) {
+    const auto [sinks, window] = sight(index);
+    if (window == 0) continue;
+    const uint32_t length = list_at(index).length;
+    const uint64_t needed = uint64_t{sinks} + window - 1;
+    if (length < needed + kBlockSlots) continue;
+    const auto unseen = static_cast<uint32_t>((length - needed) / kBlockSlots * kBlockSlots);
+    const std::span<uint64_t> keep = clear_keep_bits(length);
+    keep_ranks(keep, 0, sinks);
+    keep_ranks(keep, sinks + unseen, length);
+    LETHE_RETURN_IF_ERROR(pool_->compact(index / pool_->kv_heads(), index % pool_->kv_heads(), keep));
   }
   return {};
 }
@@ -259,7 +269,7 @@ uint32_t CacheManager::layer_target(uint32_t layer, const Aim& aim) const {
   if (budget() != Budget::kPyramid) return aim.target;
   uint32_t layers = 0, above = 0;
   for (uint32_t i = 0; i < pool_->layers(); ++i) {
-    if (is_bounded(i, aim.share)) continue;
+    if (is_bounded_layer(i, aim.share)) continue;
     ++layers;
     above += i < layer ? 1 : 0;
   }
@@ -273,7 +283,7 @@ uint32_t CacheManager::layer_target(uint32_t layer, const Aim& aim) const {
 template <typename Visit>
 void CacheManager::for_each_list(uint32_t first, uint32_t end, const Aim& aim, Visit visit) const {
   for (uint32_t index = first; index < end; ++index) {
-    if (!is_bounded(index / pool_->kv_heads(), aim.share)) visit(index);
+    if (!is_bounded(index, aim.share)) visit(index);
   }
 }
 template <typename Visit>
@@ -446,7 +456,7 @@ Status CacheManager::compact(uint32_t list_index, std::span<const Worth> worths,
   const uint32_t lost = length - kept;
   if (lost == 0) return {};
   const uint32_t layer = list_index / pool_->kv_heads(), kv_head = list_index % pool_->kv_heads();
-  if (window(layer) == 0) {
+  if (sight(list_index).window == 0) {
     hand_over(options_.hand_over, pool_->view(), list_at(list_index), keep, pool_->absorbed(layer, kv_head),
               hand_over_work_);
   }

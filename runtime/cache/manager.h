@@ -22,14 +22,13 @@ struct CacheOptions {
   // An eviction leaves at most this many eighths of the capacity, so that its cost is shared by many tokens. 1-8.
   uint32_t low_water_eighths = 7;
   Retention retention = {};  // Policy::retention, or what the user wants instead
-  // Of what the policy drops. Layers with a window hand nothing over: what they drop would soon be out of sight anyway.
+  // Of what the policy drops. Lists with a window hand nothing over: what they drop would soon be out of sight anyway.
   HandOver hand_over = HandOver::kNone;
   // Where lists compete: the share of an even budget that no list loses to others (alpha of Ada-KV).
   uint32_t guaranteed_percent = 20;
   uint64_t seed = 0;  // for policies that draw
-  // Tokens that a query of a layer sees, itself included; 0: all. What lies behind a window is dropped, and nothing is
-  // lost by it. Empty: no layer has a window. Outlives the manager.
-  std::span<const uint32_t> windows = {};          // [layers]
+  // What no query sees any more is dropped, and nothing is lost by it. Empty: all is seen. Outlives the manager.
+  std::span<const Sight> sights = {};              // [layers * kv_heads]
   std::span<const LayerAttention> attention = {};  // [layers], for policies that see queries. Outlives the manager.
   uint32_t longest_step = 0;                       // most tokens of make_room, for lists with a window and for pins
 };
@@ -73,7 +72,7 @@ class CacheManager {
   // pool's), by the policy. kKvFull when the policy never evicts and a list is longer; then nothing changes.
   Status shrink(uint32_t share, uint32_t position);
 
-  // Never drops the tokens of a range of positions, of those that are still there and of those to come. (Layers with a
+  // Never drops the tokens of a range of positions, of those that are still there and of those to come. (Lists with a
   // window lose what no query can see all the same.) kRamTooSmall when no room would be left for a step;
   // kInvalidArgument for an empty range or too many of them. On an error nothing changes.
   Status pin(TokenRange range);
@@ -110,13 +109,14 @@ class CacheManager {
     bool only_wishes;   // no list is too long: only what the policy wants to drop goes
   };
 
-  uint32_t window(uint32_t layer) const { return options_.windows.empty() ? 0 : options_.windows[layer]; }
+  Sight sight(uint32_t list_index) const { return options_.sights.empty() ? Sight{} : options_.sights[list_index]; }
   Budget budget() const { return options_.retention.budget; }
   uint32_t share() const { return pool_->token_capacity() / longest_list(budget(), 1); }
   uint64_t reserved(const Pins& pins) const { return options_.sinks + pins.tokens_from(options_.sinks); }
   uint32_t interval() const { return scores() ? policy_->interval : 0; }
   bool scores() const { return policy_->score != nullptr && options_.retention.recent_percent < 100; }
-  bool is_bounded(uint32_t layer, uint32_t share) const;
+  bool is_bounded(uint32_t list_index, uint32_t share) const;
+  bool is_bounded_layer(uint32_t layer, uint32_t share) const;
   Status drop_unseen();
 
   Aim aim_for(uint32_t n, uint32_t position, uint32_t share, bool only_wishes) const;

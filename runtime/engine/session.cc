@@ -23,6 +23,10 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
 
   arena.take<Session>(1);
   pending_ids_ = arena.take<int32_t>(shape.chunk);
+  sights_ = arena.take<Sight>(has_windows(*model_, options_) ? uint64_t{config.layers} * config.kv_heads : 0);
+  for (uint32_t i = 0; i < sights_.size(); ++i) {
+    sights_[i] = sight_of(*model_, options_, i / config.kv_heads, i % config.kv_heads);
+  }
   count(MemoryTag::kSession);
 
   turn_ = arena.take<char>(options_.turn_bytes);
@@ -43,7 +47,8 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                 .threads = options_.threads,
                                 .positions = options_.positions,
                                 .absorbs = options_.hand_over == HandOver::kCompensation,
-                                .observer = policy_.observer});
+                                .observer = policy_.observer,
+                                .sights = sights_});
   count(MemoryTag::kActivations);
   backend_.lay_out_logits(arena);
   count(MemoryTag::kLogits);
@@ -51,9 +56,7 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
   count(MemoryTag::kThreads);
 
   if (policy_.is_learned) namm_.carve(arena, plan_.namm.shape);
-  const uint64_t blocks = pool_blocks(config, shape);
-  windows_ = arena.take<uint32_t>(config.window == 0 ? 0 : config.layers);
-  for (uint32_t layer = 0; layer < windows_.size(); ++layer) windows_[layer] = config.window_of(layer);
+  const uint64_t blocks = pool_blocks(*model_, options_, shape);
   attention_ = arena.take<LayerAttention>(policy_.observer.see_queries != nullptr ? config.layers : 0);
   const uint32_t group = config.heads / config.kv_heads;
   for (uint32_t layer = 0; layer < attention_.size(); ++layer) {
@@ -74,7 +77,7 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
                                         .retention = retention,
                                         .hand_over = options_.hand_over,
                                         .seed = options_.policy_seed,
-                                        .windows = windows_,
+                                        .sights = sights_,
                                         .attention = attention_,
                                         .longest_step = shape.chunk}));
   count(MemoryTag::kKvIndex);
@@ -142,7 +145,7 @@ Status Session::set_ram(uint64_t bytes) {
   const uint64_t pool = round_up(kv_.blocks_bytes(), os::page_size()), fixed = plan_.total - pool;
   const auto pool_bytes = [&](uint32_t blocks_per_list) {
     const SessionShape shape{plan_.shape.chunk, blocks_per_list};
-    return round_up(pool_blocks(model_->config(), shape) * kv_.layout().block_bytes, os::page_size());
+    return round_up(pool_blocks(*model_, options_, shape) * kv_.layout().block_bytes, os::page_size());
   };
   const Budget budget = retention_of(options_).budget;
   const uint32_t fewest = fewest_blocks(plan_.shape.chunk, manager_.reserved(), budget);
@@ -170,7 +173,7 @@ Status Session::set_ram(uint64_t bytes) {
     LETHE_RETURN_IF_ERROR(ledger_.set_cap(std::max(bytes, ledger_.cap())));
     LETHE_RETURN_IF_ERROR(ledger_.reserve(MemoryTag::kKvPool, wanted - pool));
   }
-  LETHE_RETURN_IF_ERROR(kv_.resize(static_cast<uint32_t>(pool_blocks(model_->config(), shape)),
+  LETHE_RETURN_IF_ERROR(kv_.resize(static_cast<uint32_t>(pool_blocks(*model_, options_, shape)),
                                    longest_list(budget, shape.cache_tokens())));
   if (wanted < pool) {
     os::discard_pages(kv_.block(0) + wanted, pool - wanted);

@@ -77,6 +77,7 @@ class Session {
   void let_go() { held_.store(false, std::memory_order_release); }
   void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
   void observe_linears(cpu::LinearObserver observer) { backend_.observe_linears(observer); }
+  void observe_attention(cpu::AttentionObserver observer) { backend_.observe_attention(observer); }
   Status set_sampling(const SamplerOptions& options) { return sampler_.configure(options); }
 
   Status tokenize(std::string_view text, uint32_t flags, std::span<int32_t> ids, uint64_t* count);
@@ -151,7 +152,7 @@ class Session {
   StopMatcher stops_;
   std::span<int32_t> pending_ids_;       // [chunk] tokens of a text on their way into the cache
   std::span<char> turn_;                 // [turn_bytes] text of one turn, rendered
-  std::span<uint32_t> windows_;          // [layers] when there are any
+  std::span<Sight> sights_;              // [layers * kv_heads] when not all see everything
   std::span<LayerAttention> attention_;  // [layers] when the policy sees queries
   uint64_t position_ = 0;                // tokens fed since the start, forgotten ones included
   bool has_logits_ = false;              // logits(0) belong to the last token

@@ -44,6 +44,17 @@ Status check_options(const SessionOptions& options) {
   return {};
 }
 
+// Calls visit(blocks) for every list with the most blocks that it can use, UINT32_MAX without a window.
+template <typename Visit>
+void for_each_most_blocks(const Model& model, const SessionOptions& options, uint32_t chunk, Visit visit) {
+  for (uint32_t layer = 0; layer < model.config().layers; ++layer) {
+    for (uint32_t kv_head = 0; kv_head < model.config().kv_heads; ++kv_head) {
+      const Sight sight = sight_of(model, options, layer, kv_head);
+      visit(sight.window == 0 ? UINT32_MAX : kv_window_blocks(sight, chunk));
+    }
+  }
+}
+
 Status read_namm(const Model& model, const SessionOptions& options, namm::Parameters* out) {
   const std::span<const uint8_t> file = options.namm.empty() ? model.namm() : options.namm;
   if (file.empty()) {
@@ -89,13 +100,23 @@ uint32_t fewest_blocks(uint32_t chunk, uint64_t reserved, Budget budget) {
   return std::max(kFewestBlocks, kv_blocks_of_tokens(chunk + reserved + budget_slack(budget)));
 }
 
-uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape) {
-  uint64_t blocks = 0;
-  for (uint32_t layer = 0; layer < config.layers; ++layer) {
-    const uint32_t window = config.window_of(layer);
-    const uint32_t most = window == 0 ? UINT32_MAX : kv_window_blocks(window, shape.chunk);
-    blocks += uint64_t{std::min(shape.blocks_per_list, most)} * config.kv_heads;
+Sight sight_of(const Model& model, const SessionOptions& options, uint32_t layer, uint32_t kv_head) {
+  const ModelConfig& config = model.config();
+  if (options.head_plan && !model.head_plan().empty()) {
+    const HeadWindow planned = model.head_plan()[uint64_t{layer} * config.kv_heads + kv_head];
+    if (planned.window != 0) return {.sinks = planned.sinks, .window = planned.window};
   }
+  return {.sinks = 0, .window = config.window_of(layer)};
+}
+
+bool has_windows(const Model& model, const SessionOptions& options) {
+  return model.config().window != 0 || (options.head_plan && !model.head_plan().empty());
+}
+
+uint64_t pool_blocks(const Model& model, const SessionOptions& options, const SessionShape& shape) {
+  uint64_t blocks = 0;
+  for_each_most_blocks(model, options, shape.chunk,
+                       [&](uint32_t most) { blocks += std::min(shape.blocks_per_list, most); });
   return blocks;
 }
 
@@ -165,10 +186,8 @@ Status plan_session(const Model& model, const SessionOptions& options, SessionPl
   }
   // The largest cache that fits, by bisection: the cost grows with the number of blocks, up to what windows can use.
   uint32_t longest = 0;
-  for (uint32_t layer = 0; layer < config.layers; ++layer) {
-    const uint32_t window = config.window_of(layer);
-    longest = std::max(longest, window == 0 ? UINT32_MAX - 1 : kv_window_blocks(window, shape.chunk));
-  }
+  for_each_most_blocks(model, options, shape.chunk,
+                       [&](uint32_t most) { longest = std::max(longest, std::min(most, UINT32_MAX - 1)); });
   uint32_t fits = shape.blocks_per_list, too_many = std::max(fits, std::min(most_blocks, longest)) + 1;
   while (fits + 1 < too_many) {
     const uint32_t middle = fits + (too_many - fits) / 2;

@@ -35,6 +35,7 @@ struct SessionOptions {
   std::optional<Pooling> pooling = {};
   std::optional<bool> value_norm = {};
   HandOver hand_over = HandOver::kNone;
+  bool head_plan = true;  // KV heads see what the model's head plan says; false: what their layers do
   KvType kv_type = KvType::kF16;
   PositionMode positions = PositionMode::kRolling;
   uint32_t max_tokens = 0;     // 0: all that the cap allows, at most the trained length
@@ -47,6 +48,11 @@ struct SessionOptions {
 // The policy's retention with what the options say instead. Without scores lists have nothing to compete with.
 Retention retention_of(const SessionOptions& options);
 
+// What the queries of a KV head see.
+Sight sight_of(const Model& model, const SessionOptions& options, uint32_t layer, uint32_t kv_head);
+// Whether there is anything that not all queries see.
+bool has_windows(const Model& model, const SessionOptions& options);
+
 // What the cap is cut into. Everything else follows from the model and the options.
 struct SessionShape {
   uint32_t chunk = 0;            // most tokens of a step
@@ -56,7 +62,7 @@ struct SessionShape {
 // Fewest blocks per list that a chunk can work with, besides `reserved` tokens that always stay.
 uint32_t fewest_blocks(uint32_t chunk, uint64_t reserved, Budget budget);
 // KV blocks of all lists together.
-uint64_t pool_blocks(const ModelConfig& config, const SessionShape& shape);
+uint64_t pool_blocks(const Model& model, const SessionOptions& options, const SessionShape& shape);
 
 struct SessionPlan {
   SessionShape shape;

@@ -30,7 +30,7 @@ constexpr uint32_t kVersion = 3;
 struct Identity {
   uint64_t model;
   uint32_t layers, kv_heads, head_dim, vocab;
-  uint32_t kv_type, positions, sinks, block_bytes, hand_over, reserved;
+  uint32_t kv_type, positions, sinks, block_bytes, hand_over, head_plan_ignored;
   char policy[32];
 };
 
@@ -48,6 +48,7 @@ Identity identity_of(const Session& session, const KvPool& kv) {
   identity.sinks = options.sinks;
   identity.block_bytes = kv.layout().block_bytes;
   identity.hand_over = static_cast<uint32_t>(options.hand_over);
+  identity.head_plan_ignored = !options.head_plan && !session.model().head_plan().empty() ? 1 : 0;
   strncpy(identity.policy, options.policy->name, sizeof identity.policy - 1);
   return identity;
 }
@@ -173,7 +174,9 @@ Status Session::restore(const char* path) {
   if (memcmp(identity, &own, sizeof own) != 0) {
     return Status::error(
         ErrorCode::kWrongModel,
-        "%.140s was saved with another model, KV type, position mode, policy, hand over or number of sinks", path);
+        "%.140s was saved with another model, KV type, position mode, policy, hand over, number of sinks or use "
+        "of the head plan",
+        path);
   }
   SavedState state;
   const uint8_t* state_bytes = reader.take(sizeof state);

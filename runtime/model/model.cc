@@ -69,6 +69,7 @@ const ModelConfig& Model::config() const { return state_->contents.config; }
 const TokenizerData& Model::tokenizer() const { return state_->contents.tokenizer; }
 const Provenance& Model::provenance() const { return state_->contents.provenance; }
 std::span<const uint8_t> Model::namm() const { return state_->contents.namm; }
+std::span<const HeadWindow> Model::head_plan() const { return state_->contents.head_plan; }
 std::span<const Tensor> Model::tensors() const { return state_->contents.tensors; }
 
 const Tensor* Model::find(Role role, uint32_t layer) const {

@@ -76,6 +76,12 @@ struct ModelConfig {
   float score_scale() const;
 };
 
+// What the queries of a KV head see: the first `sinks` tokens and the last `window`, their own included. A window of 0:
+// what the layer sees.
+struct HeadWindow {
+  uint32_t sinks = 0, window = 0;
+};
+
 struct Tensor {
   Role role;
   uint16_t layer;
@@ -188,6 +194,7 @@ class Model {
   const TokenizerData& tokenizer() const;
   const Provenance& provenance() const;
   std::span<const uint8_t> namm() const;  // a NAMM file (cache/namm/file.h), not looked into; empty when there is none
+  std::span<const HeadWindow> head_plan() const;        // [layers * kv_heads]; empty when there is none
   std::span<const Tensor> tensors() const;              // in file order
   const Tensor* find(Role role, uint32_t layer) const;  // null when absent; constant time
   uint64_t file_bytes() const;

@@ -13,9 +13,9 @@
 namespace lethe {
 namespace {
 
-// Tables of the deepest and largest header this version accepts: header, architecture, tokenizer, provenance, tensors
-// and segments.
-constexpr uint32_t kMaxTables = 4 + role_slot_count(kMaxLayers) + kMaxSegments;
+// Tables of the deepest and largest header this version accepts: header, architecture, tokenizer, provenance, head
+// plan, tensors and segments.
+constexpr uint32_t kMaxTables = 5 + role_slot_count(kMaxLayers) + kMaxSegments;
 constexpr uint32_t kMaxDepth = 8;
 
 std::string_view view(const flatbuffers::String* text) {
@@ -170,6 +170,15 @@ Status ModelReader::open(std::span<const uint8_t> file) {
     return Status::error(ErrorCode::kUnsupported, "tokenizer: %u split patterns, at most %u", patterns->size(),
                          kMaxSplitPatterns);
   }
+  if (const fbs::HeadPlan* plan = header_->head_plan(); plan != nullptr) {
+    const uint32_t lists = config_.layers * config_.kv_heads;
+    const uint32_t windows = plan->windows() == nullptr ? 0 : plan->windows()->size();
+    const uint32_t sinks = plan->sinks() == nullptr ? 0 : plan->sinks()->size();
+    if (windows != lists || sinks != lists) {
+      return Status::error(ErrorCode::kCorruptModel, "head plan: %u windows and %u sinks for %u KV heads", windows,
+                           sinks, lists);
+    }
+  }
   if (const uint32_t specials = header_->tokenizer()->special_count(); specials > config_.vocab) {
     return Status::error(ErrorCode::kCorruptModel, "tokenizer: %u special tokens of %u", specials, config_.vocab);
   }
@@ -183,6 +192,7 @@ ModelReader::Tables ModelReader::take_tables(Arena& arena) const {
   tables.by_slot = arena.take<const Tensor*>(role_slot_count(config_.layers));
   tables.split_patterns = arena.take<std::string_view>(patterns == nullptr ? 0 : patterns->size());
   tables.specials = arena.take<uint32_t>(header_->tokenizer()->special_count());
+  tables.head_plan = arena.take<HeadWindow>(header_->head_plan() == nullptr ? 0 : config_.layers * config_.kv_heads);
   return tables;
 }
 
@@ -272,8 +282,17 @@ Status ModelReader::read_tensors(const Tables& tables) const {
   });
 }
 
+Status ModelReader::read_head_plan(const Tables& tables) const {
+  for (uint32_t i = 0; i < tables.head_plan.size(); ++i) {
+    const fbs::HeadPlan& plan = *header_->head_plan();
+    tables.head_plan[i] = {.sinks = plan.sinks()->Get(i), .window = plan.windows()->Get(i)};
+  }
+  return check_head_plan(config_, tables.head_plan);
+}
+
 Status ModelReader::read(const Tables& tables, ModelContents* contents) const {
   LETHE_RETURN_IF_ERROR(read_tensors(tables));
+  LETHE_RETURN_IF_ERROR(read_head_plan(tables));
   const fbs::Tokenizer& tokenizer = *header_->tokenizer();
   for (uint32_t i = 0; i < tables.split_patterns.size(); ++i) {
     tables.split_patterns[i] = view(tokenizer.split_patterns()->Get(i));
@@ -284,6 +303,7 @@ Status ModelReader::read(const Tables& tables, ModelContents* contents) const {
   contents->config = config_;
   contents->tensors = tables.tensors;
   contents->by_slot = tables.by_slot;
+  contents->head_plan = tables.head_plan;
   contents->namm = {};
   if (const auto* namm = header_->namm(); namm != nullptr) contents->namm = {namm->data(), namm->size()};
   contents->provenance = {};

@@ -23,6 +23,7 @@ struct ModelContents {
   TokenizerData tokenizer;
   Provenance provenance;
   std::span<const uint8_t> namm;
+  std::span<const HeadWindow> head_plan;
   std::span<const Tensor> tensors;         // in file order
   std::span<const Tensor* const> by_slot;  // [role_slot_count(layers)], null where absent
 };
@@ -39,6 +40,7 @@ class ModelReader {
     std::span<const Tensor*> by_slot;
     std::span<std::string_view> split_patterns;
     std::span<uint32_t> specials;
+    std::span<HeadWindow> head_plan;
   };
   // After open(). Runs over a measuring arena and over the real block alike.
   Tables take_tables(Arena& arena) const;
@@ -57,6 +59,7 @@ class ModelReader {
   Status check_segments() const;
   Status read_config();
   Status read_tensors(const Tables& tables) const;
+  Status read_head_plan(const Tables& tables) const;
 
   std::span<const uint8_t> file_;
   std::span<const uint8_t> header_bytes_;

@@ -123,6 +123,26 @@ Shape role_shape(Role role, const ModelConfig& config) {
   return {0, 0};
 }
 
+Status check_head_plan(const ModelConfig& config, std::span<const HeadWindow> plan) {
+  for (uint32_t i = 0; i < plan.size(); ++i) {
+    const auto [sinks, window] = plan[i];
+    const uint32_t layer = i / config.kv_heads, kv_head = i % config.kv_heads;
+    if (sinks > kMaxHeadSinks || window > kMaxContext || (window == 0 && sinks != 0)) {
+      return Status::error(
+          ErrorCode::kCorruptModel,
+          "head plan: layer %u, KV head %u: a window of %u and %u first tokens: at most %u and %u, and "
+          "first tokens with a window only",
+          layer, kv_head, window, sinks, kMaxContext, kMaxHeadSinks);
+    }
+    if (window != 0 && config.is_local(layer)) {
+      return Status::error(ErrorCode::kCorruptModel,
+                           "head plan: layer %u, KV head %u: the layer has a window of %u itself", layer, kv_head,
+                           config.window);
+    }
+  }
+  return {};
+}
+
 Status check_config(const ModelConfig& config) {
   LETHE_RETURN_IF_ERROR(check_range("layers", config.layers, 1, kMaxLayers));
   LETHE_RETURN_IF_ERROR(check_range("embed_dim", config.embed_dim, 1, kMaxDim));

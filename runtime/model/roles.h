@@ -40,6 +40,11 @@ Shape role_shape(Role role, const ModelConfig& config);
 // Whether the numbers of an architecture are possible: kCorruptModel names the first that is not.
 Status check_config(const ModelConfig& config);
 
+// Whether a model of this architecture can have the head plan [layers * kv_heads]: kCorruptModel names the KV head that
+// it cannot.
+inline constexpr uint32_t kMaxHeadSinks = 4096;
+Status check_head_plan(const ModelConfig& config, std::span<const HeadWindow> plan);
+
 // kCorruptModel: the architecture needs this tensor.
 Status missing_tensor(Role role, uint32_t layer);
 

@@ -52,11 +52,12 @@ TEST_CASE("manager: a window holds exactly the sinks and the newest tokens over 
 // Layer 0 sees all, layer 1 a window of 40, layer 2 one that the pool cannot hold.
 TEST_CASE("manager: a layer with a window keeps what its queries see, and no more") {
   Random rng(8);
-  const uint32_t windows[] = {0, 40, 5000}, step = 20, capacity = 320;
-  const uint32_t local_blocks = kv_window_blocks(40, step);
+  const Sight sights[] = {{}, {.window = 40}, {.window = 5000}};
+  const uint32_t step = 20, capacity = 320;
+  const uint32_t local_blocks = kv_window_blocks({.window = 40}, step);
   REQUIRE(local_blocks == 3);  // 39 before the step, up to 31 on their way out, 20 new
   OwnedManager m({3, 1, 2, KvType::kF16, 2 * capacity / 32 + local_blocks, 0, capacity}, kWindowPolicy,
-                 {.sinks = 4, .windows = windows, .longest_step = step});
+                 {.sinks = 4, .sights = sights, .longest_step = step});
   CHECK(m.manager.endless());
   const KvPool& pool = m.owned.pool;
   bool evicted = false;
@@ -76,6 +77,47 @@ TEST_CASE("manager: a layer with a window keeps what its queries see, and no mor
         0, 0, global, [&](uint32_t rank) { return m.token_of(0, rank < 4 ? rank : m.position - global + rank); }));
   }
   CHECK(evicted);
+}
+
+// Two layers of two KV heads: one head of each sees its first and its last tokens, the others everything.
+TEST_CASE("manager: KV heads with a window keep their first and last tokens, and do not compete") {
+  const Sight sights[] = {{}, {.sinks = 5, .window = 40}, {.sinks = 0, .window = 70}, {}};
+  const uint32_t step = 20, capacity = 320;
+  for (const Budget budget : {Budget::kList, Budget::kPyramid, Budget::kLayer, Budget::kGlobal}) {
+    CAPTURE(static_cast<int>(budget));
+    Random rng(11);
+    const uint32_t windows = kv_window_blocks(sights[1], step) + kv_window_blocks(sights[2], step);
+    // Newer tokens are worth less, those of KV head 0 least of all.
+    const Policy policy{.name = "old", .score = [](const ScoreArgs& args, std::span<float> scores) {
+                          for (size_t i = 0; i < scores.size(); ++i) {
+                            scores[i] = -static_cast<float>(i) - (args.kv_head == 0 ? 1000.0f : 0.0f);
+                          }
+                        }};
+    OwnedManager m(
+        {2, 2, 2, KvType::kF16, 2 * capacity / 32 + windows, 0, longest_list(budget, capacity)}, policy,
+        {.sinks = 4, .retention = {.recent_percent = 30, .budget = budget}, .sights = sights, .longest_step = step});
+    const KvPool& pool = m.owned.pool;
+    uint32_t longest = 0;
+    while (m.position < 5'000) {
+      const uint32_t n = 1 + rng() % step;
+      REQUIRE(m.step(n).ok());
+      REQUIRE(pool.check().ok());
+      for (const uint32_t index : {1u, 2u}) {
+        const auto [sinks, window] = sights[index];
+        const uint32_t length = pool.list(index / 2, index % 2).length;
+        REQUIRE(length <= sinks + window - 1 + 31 + n);
+        REQUIRE(length >= std::min(m.position, sinks + window - 1 + n));
+        REQUIRE(m.owned.list_equals(index / 2, index % 2, length, [&](uint32_t rank) {
+          return m.token_of(index, rank < sinks ? rank : m.position - length + rank);
+        }));
+      }
+      longest = std::max(longest, pool.longest());
+    }
+    CHECK(m.manager.stats().evictions > 50);
+    CHECK(longest > capacity * 7 / 8);  // the others have the rest of the pool for themselves
+    const uint32_t first = pool.list(0, 0).length, second = pool.list(1, 1).length;
+    CHECK((budget == Budget::kGlobal || budget == Budget::kPyramid) == (first != second));
+  }
 }
 
 // A policy whose scores the test knows: the last digits of the position, so that old tokens can be worth most.
@@ -125,9 +167,9 @@ TEST_CASE("manager: sinks, the newest, and of the others the highest scores stay
 }
 
 TEST_CASE("manager: with windows in all layers a conversation goes on for ever, without evictions") {
-  const uint32_t windows[] = {40, 64};
-  OwnedManager m({2, 1, 2, KvType::kF16, kv_window_blocks(40, 8) + kv_window_blocks(64, 8), 0, 128}, kFullPolicy,
-                 {.sinks = 4, .windows = windows, .longest_step = 8});
+  const Sight sights[] = {{.window = 40}, {.sinks = 3, .window = 64}};
+  OwnedManager m({2, 1, 2, KvType::kF16, kv_window_blocks(sights[0], 8) + kv_window_blocks(sights[1], 8), 0, 128},
+                 kFullPolicy, {.sinks = 4, .sights = sights, .longest_step = 8});
   CHECK(m.manager.endless());
   while (m.position < 5'000) REQUIRE(m.step(8).ok());
   CHECK(m.manager.stats().evictions == 0);

@@ -49,12 +49,14 @@ struct OpenSession {
   Session* session;
 };
 
-// Packs a GGUF source that a test has changed.
-inline std::string pack_source(const GgufSource& source, PackType type = PackType::kKeep) {
+// Packs a GGUF source that a test has changed; `head_plan` is the path of one.
+inline std::string pack_source(const GgufSource& source, PackType type = PackType::kKeep,
+                               const std::string& head_plan = {}) {
   PackOptions options;
   options.input = temporary_path(".gguf");
   options.output = temporary_path(".lethe");
   options.type = type;
+  options.head_plan = head_plan;
   write_file(options.input, source.bytes());
   PackReport report;
   const Status status = pack_model(options, &report);

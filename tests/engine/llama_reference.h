@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -23,8 +25,11 @@ class LlamaReference {
   struct Options {
     Cache cache = Cache::kHalf;
     PositionMode positions = PositionMode::kAbsolute;
-    bool compensation = false;          // dropped tokens: their mean key and value, as often as they were
-    bool quantise_activations = false;  // inputs of matrices: int8 with one scale for 32 inputs
+    bool compensation = false;             // dropped tokens: their mean key and value, as often as they were
+    bool quantise_activations = false;     // inputs of matrices: int8 with one scale for 32 inputs
+    std::vector<HeadWindow> windows = {};  // [layers * kv_heads] of the kept tokens, by rank; empty: all are seen
+    // Sees what every query head pays to the kept tokens.
+    std::function<void(uint32_t layer, size_t head, std::span<const double> attention)> see = {};
   };
 
   LlamaReference(const GgufSource& source, const TinyOptions& shape, const Options& options)
@@ -183,6 +188,12 @@ class LlamaReference {
     }
     for (size_t head = 0; head < shape_.heads; ++head) {
       const std::span<double> p(&scores[head * cached.size()], cached.size());
+      if (!options_.windows.empty()) {
+        const auto [sinks, window] = options_.windows[layer * shape_.kv_heads + head / group];
+        for (size_t rank = sinks; window != 0 && rank + window < p.size(); ++rank) {
+          p[rank] = -std::numeric_limits<double>::infinity();
+        }
+      }
       const double most = *std::max_element(p.begin(), p.end());
       double total = 0;
       for (double& value : p) total += value = std::exp(value - most);
@@ -201,9 +212,10 @@ class LlamaReference {
         total += weight;
         for (size_t i = 0; i < dim; ++i) out[head * dim + i] += weight / total * mean[i];
       }
+      for (double& value : p) value /= total;
+      if (options_.see) options_.see(layer, head, p);
       for (size_t rank = 0; rank < p.size(); ++rank) {
-        for (size_t i = 0; i < dim; ++i)
-          out[head * dim + i] += p[rank] / total * cached[rank].v[head / group * dim + i];
+        for (size_t i = 0; i < dim; ++i) out[head * dim + i] += p[rank] * cached[rank].v[head / group * dim + i];
       }
     }
     return out;

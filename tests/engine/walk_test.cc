@@ -5,6 +5,7 @@
 
 #include "tests/engine/engine_support.h"
 #include "tests/support/tiny_namm.h"
+#include "tools/pack/head_plan.h"
 
 namespace lethe::test {
 namespace {
@@ -16,7 +17,10 @@ struct Walk {
     TinyOptions shape;
     shape.context_length = 4096;
     shape.embed_dim = shape.ffn_dim = 32;
-    model = std::make_unique<OpenModel>(tiny_model_path(shape));
+    const std::string head_plan = temporary_path(".json");
+    write_file(head_plan, head_plan_json({2, 2, {{0, 1, pick(9), 1 + pick(99)}, {1, 0, pick(9), 1 + pick(99)}}}));
+    model = std::make_unique<OpenModel>(pick(3) == 0 ? pack_source(tiny_gguf(shape), PackType::kKeep, head_plan)
+                                                     : tiny_model_path(shape));
     options.policy = policies()[seed % policies().size()];
     options.namm = tiny_namm();
     options.sinks = pick(9);

@@ -66,6 +66,17 @@ TEST_CASE("versions and identifier") {
   CHECK(parse_model(replace_header(tiny_file(), header)).status.code() == ErrorCode::kCorruptModel);
 }
 
+TEST_CASE("head plans") {
+  CHECK(error_after([](HeaderEntry& h) { h.head_plan = {{}, {4, 64}, {0, 1}, {4096, 4096}}; }).empty());
+  CHECK_REFUSED("5 windows and 5 sinks for 4 KV heads", h.head_plan.resize(5));
+  CHECK_REFUSED("3 windows and 3 sinks for 4 KV heads", h.head_plan.resize(3));
+  CHECK_REFUSED("layer 0, KV head 1: a window of 0 and 1 first tokens", h.head_plan = {{}, {1, 0}, {}, {}});
+  CHECK_REFUSED("layer 1, KV head 0: a window of 64 and 4097", h.head_plan = {{}, {}, {4097, 64}, {}});
+  CHECK_REFUSED("layer 1, KV head 1: a window of 4294967295", h.head_plan = {{}, {}, {}, {4, UINT32_MAX}});
+  CHECK_REFUSED("layer 1, KV head 0: the layer has a window of 16", h.head_plan = {{}, {}, {4, 64}, {}};
+                h.config.window = 16; h.config.set_local(1));
+}
+
 TEST_CASE("segments") {
   CHECK_REFUSED("segment 1", h.segments[1].offset = h.segments[0].offset);
   CHECK_REFUSED("segment 0", h.segments[0].offset = 0);

@@ -22,6 +22,7 @@ struct Shape {
   uint32_t first_position = 0;
   uint32_t window = 0;
   float softcap = 0;
+  uint32_t sinks = 0;
 };
 
 // One KV list with random keys and values whose last tokens are the step, and the queries of the step.
@@ -125,7 +126,7 @@ struct AttentionCase {
         args.group = group;
         args.scale = 1 / std::sqrt(static_cast<float>(hd));
         args.softcap = shape.softcap;
-        args.window = shape.window;
+        args.sight = {shape.sinks, shape.window};
         args.rope = {nullptr, nullptr, inv_freq.data(), shape.rotary_dim};
         args.query_begin = begin;
         args.query_end = end;
@@ -174,7 +175,7 @@ struct AttentionCase {
       rotate(q.data(), place(rank));
       std::vector<double> p(rank + 1);
       for (uint32_t i = 0; i <= rank; ++i) {
-        if (shape.window != 0 && distance(i, rank) >= shape.window) continue;
+        if (shape.window != 0 && distance(i, rank) >= shape.window && i >= shape.sinks) continue;
         const double dot = std::inner_product(q.begin(), q.end(), &placed_keys[i * hd], 0.0);
         const double score = dot / std::sqrt(static_cast<double>(hd));
         p[i] = std::exp(shape.softcap == 0 ? score : shape.softcap * std::tanh(score / shape.softcap));
@@ -242,6 +243,22 @@ std::vector<Shape> shapes() {
   return all;
 }
 
+// Windows beside which the first tokens are seen: within a block, over several, and where both meet.
+std::vector<Shape> shapes_with_sinks() {
+  std::vector<Shape> all;
+  for (const KvType type : kKvTypes) {
+    for (const PositionMode mode : {PositionMode::kAbsolute, PositionMode::kRolling, PositionMode::kClamped}) {
+      for (const auto& [window, sinks] :
+           {std::pair{1u, 4u}, {8u, 1u}, {33u, 17u}, {64u, 4u}, {40u, 60u}, {100u, 60u}}) {
+        for (const uint32_t hole_every : {0u, 9u}) {
+          all.push_back({type, mode, 32, 2, 250, 40, hole_every, 0, 1'000, window, window == 33 ? 2.0f : 0.0f, sinks});
+        }
+      }
+    }
+  }
+  return all;
+}
+
 // NMSE against attention over what was not rounded.
 double rounding_of(KvType type) {
   switch (type) {
@@ -258,27 +275,29 @@ std::string describe(const Shape& s) {
          std::array{" absolute", " rolling", " clamped"}[static_cast<size_t>(s.mode)] + " head_dim " +
          std::to_string(s.head_dim) + " group " + std::to_string(s.group) + " length " + std::to_string(s.length) +
          " tokens " + std::to_string(s.tokens) + " holes 1/" + std::to_string(s.hole_every) + " at " +
-         std::to_string(s.first_position) + " window " + std::to_string(s.window) + " softcap " +
-         std::to_string(s.softcap);
+         std::to_string(s.first_position) + " window " + std::to_string(s.window) + " sinks " +
+         std::to_string(s.sinks) + " softcap " + std::to_string(s.softcap);
 }
-
-}  // namespace
 
 // The reference differs from dense attention by what storing keys and values rounds: NMSE 3e-6 for halves (2^-11 each),
 // 2e-3 for int8. Targets differ from the reference by float sums and exp only, NMSE 1e-11; over int8 pools also by
 // queries and weights of 14 bits: NMSE 1e-7.
+void check_attention(const Shape& shape) {
+  CAPTURE(describe(shape));
+  AttentionCase c(shape);
+  const std::vector<float> expected = c.run(reference_kernels(), kQueryTile, 512);
+  REQUIRE(nmse(expected, c.dense()) < rounding_of(shape.type));
+  const double bound = shape.type == KvType::kF16 ? 1e-11 : 1e-7;
+  for_each_target([&](const Kernels& kernels) {
+    REQUIRE(nmse(c.run(kernels, kQueryTile, 512), expected) < bound);
+    REQUIRE(nmse(c.run(kernels, 3, 32), expected) < bound);
+  });
+}
+
+}  // namespace
+
 TEST_CASE("attention is dense attention, on every target") {
-  for (const Shape& shape : shapes()) {
-    CAPTURE(describe(shape));
-    AttentionCase c(shape);
-    const std::vector<float> expected = c.run(reference_kernels(), kQueryTile, 512);
-    REQUIRE(nmse(expected, c.dense()) < rounding_of(shape.type));
-    const double bound = shape.type == KvType::kF16 ? 1e-11 : 1e-7;
-    for_each_target([&](const Kernels& kernels) {
-      REQUIRE(nmse(c.run(kernels, kQueryTile, 512), expected) < bound);
-      REQUIRE(nmse(c.run(kernels, 3, 32), expected) < bound);
-    });
-  }
+  for (const Shape& shape : shapes()) check_attention(shape);
 }
 
 // What policies see. The bounds are those of the results.
@@ -424,6 +443,13 @@ TEST_CASE("integers do not hide NaN in a value") {
       }
     });
   }
+}
+
+// Puts the generator back: bounds of cases before and after are for their numbers.
+TEST_CASE("attention to the first tokens and a window is dense attention, on every target") {
+  const std::mt19937 before = generator();
+  for (const Shape& shape : shapes_with_sinks()) check_attention(shape);
+  generator() = before;
 }
 
 }  // namespace lethe::cpu

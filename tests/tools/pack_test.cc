@@ -114,6 +114,59 @@ TEST_CASE("a NAMM file travels in the model, is shown, and is what policy namm t
   check_refused(run_cli({"pack", gguf(), "-o", out, "--namm", gguf()}), 1, "not_a_model", "LETHNAMM");
 }
 
+TEST_CASE("a head plan travels in the model, is shown, and leaves more of the cap to the other heads") {
+  const Folder folder;
+  const std::string out = folder.file("model.lethe"), file = folder.file("heads.json");
+  const auto plan = [&](const std::string& windows) {
+    write_file(file, R"({"layers": 2, "kv_heads": 2, "windows": [)" + windows + "]}");
+  };
+  const std::string first = R"({"layer": 0, "kv_head": 1, "sinks": 4, "window": 24})";
+  plan(first + R"(, {"layer": 1, "kv_head": 0, "sinks": 4, "window": 24})");
+  run_json({"pack", gguf(), "-o", out, "--head-plan", file, "--json"});
+  const Json inspected = run_json({"inspect", out, "--verify", "--json"});
+  REQUIRE(inspected["head_plan"].size() == 2);
+  CHECK(inspected["head_plan"][0] == Json::parse(first));
+  const Finished shown = run_cli({"inspect", out});
+  CHECK(shown.out.find("2 of 4 KV heads see the first 4 and the last 24 tokens") != std::string::npos);
+  CHECK(shown.out.find("--head-plan") != std::string::npos);
+  CHECK_FALSE(run_json({"inspect", tiny_model(), "--json"}).contains("head_plan"));
+
+  const std::string text = folder.file("text");
+  write_file(text, [] {
+    std::string words;
+    for (int i = 0; i < 100; ++i) words += "hello the world of number " + std::to_string(i) + ". ";
+    return words;
+  }());
+  const auto stream = [&](const std::string& model, const std::string& fraction) {
+    return run_json({"eval", "stream", model, "--text", text, "--tokens", "512", "--score-from", "400", "--policy",
+                     "window", "--positions", "absolute", "--kv-fraction", fraction, "--json"});
+  };
+  const Json whole = stream(out, "1"), half = stream(out, "0.5"), plain = stream(tiny_model(), "0.5");
+  CHECK(whole["cache_tokens"] == 512);
+  CHECK(whole["kv_share_of_full"].get<double>() < 0.75);  // two of four lists are short
+  CHECK(whole["kl_to_full"].get<double>() > 0);           // and the full cache beside it is that of all heads
+  CHECK(half["cache_tokens"] > plain["cache_tokens"]);
+  CHECK(half["kv_share_of_full"].get<double>() <= 0.5);
+
+  const auto refused = [&](const std::string& windows, const char* part) {
+    plan(windows);
+    check_refused(run_cli({"pack", gguf(), "-o", out, "--head-plan", file}), 1, "corrupt_model", part);
+  };
+  refused(R"({"layer": 2, "kv_head": 0, "sinks": 4, "window": 24})", "layer 2, KV head 0");
+  refused(R"({"layer": 0, "kv_head": 0, "sinks": 4, "window": 0})", "1 token at least");
+  refused(R"({"layer": 0, "kv_head": 0, "window": 24})", "'sinks' is missing");
+  refused(R"({"layer": 0, "kv_head": 0, "sinks": -4, "window": 24})", "'sinks' is missing or no whole number");
+  refused("7", "'layer' is missing");
+  refused(first + ", " + first, "layer 0, KV head 1 occurs twice");
+  write_file(file, R"({"layers": 30, "kv_heads": 3, "windows": []})");
+  check_refused(run_cli({"pack", gguf(), "-o", out, "--head-plan", file}), 1, "corrupt_model", "the model has 2 of 2");
+  write_file(file, R"({"layers": 2, "kv_heads": 2})");
+  check_refused(run_cli({"pack", gguf(), "-o", out, "--head-plan", file}), 1, "corrupt_model", "'windows' is missing");
+  write_file(file, "[]");
+  check_refused(run_cli({"pack", gguf(), "-o", out, "--head-plan", file}), 1, "corrupt_model", "heads.json");
+  CHECK(run_json({"inspect", out, "--json"})["head_plan"].size() == 2);  // the older file stays
+}
+
 TEST_CASE("when it fails, nothing is left behind and an older file stays") {
   const Folder folder;
   const std::string out = folder.file("model.lethe");

@@ -16,6 +16,7 @@ void add_pack(CLI::App& app, int& status);
 void add_bench(CLI::App& app, int& status);
 void add_eval(CLI::App& app, int& status);
 void add_evolve(CLI::App& app, int& status);
+void add_profile(CLI::App& app, int& status);
 
 // Of `bench`.
 void add_bench_kernels(CLI::App& bench, int& status);

@@ -9,6 +9,7 @@
 
 #include "runtime/base/hash.h"
 #include "runtime/base/utf8.h"
+#include "runtime/os/file.h"
 #include "tools/cli/failure.h"
 
 namespace lethe::cli {
@@ -32,6 +33,13 @@ std::string read_text(const std::string& path) {
   for (size_t got = 0; (got = fread(block, 1, sizeof block, file.get())) > 0;) text.append(block, got);
   if (ferror(file.get()) != 0) fail(LETHE_ERROR_IO, "%s cannot be read: %s", name, strerror(errno));
   return text;
+}
+
+void write_whole(const std::string& path, const std::string& text) {
+  os::AtomicFile file;
+  check(file.open(path.c_str()));
+  check(file.append(text.data(), text.size()));
+  check(file.commit());
 }
 
 void check_text(const char* what, const std::string& text) {

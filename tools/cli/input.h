@@ -1,4 +1,4 @@
-// Text that comes from the command line, a file or standard input.
+// Text that comes from the command line, a file or standard input, or goes to a file.
 #pragma once
 
 #include <cstdio>
@@ -10,6 +10,9 @@ namespace lethe::cli {
 
 // A whole file, or standard input for "-". Throws io.
 std::string read_text(const std::string& path);
+
+// Writes a file that appears complete or not at all. Throws io, disk_full.
+void write_whole(const std::string& path, const std::string& text);
 
 // Throws when `text` cannot be a prompt: empty, a NUL byte, or not UTF-8 (with the byte offset). `what`: "the prompt".
 void check_text(const char* what, const std::string& text);

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <map>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -76,6 +77,23 @@ void write_json(JsonWriter& json, const namm::Parameters& namm) {
   json.end_array().end_object();
 }
 
+// Members of KV heads that see less than their layers.
+void write_head_plan(JsonWriter& json, const Model& model) {
+  const uint32_t kv_heads = model.config().kv_heads;
+  json.key("head_plan").begin_array();
+  for (uint32_t i = 0; i < model.head_plan().size(); ++i) {
+    const HeadWindow& head = model.head_plan()[i];
+    if (head.window == 0) continue;
+    json.begin_object()
+        .member("layer", i / kv_heads)
+        .member("kv_head", i % kv_heads)
+        .member("sinks", head.sinks)
+        .member("window", head.window)
+        .end_object();
+  }
+  json.end_array();
+}
+
 void write_json(const Model& model, const lethe_model_info& info, bool verified) {
   const ModelConfig& config = model.config();
   const TokenizerData& tokenizer = model.tokenizer();
@@ -147,6 +165,7 @@ void write_json(const Model& model, const lethe_model_info& info, bool verified)
   for (const int32_t id : tokenizer.end_ids) json.value(id);
   json.end_array().member("chat_template", tokenizer.chat_template).end_object();
   if (const auto namm = namm_of(model)) write_json(json, *namm);
+  if (!model.head_plan().empty()) write_head_plan(json, model);
   json.key("provenance").begin_object();
   json.member("source", provenance.source)
       .member("source_checksum", provenance.source_checksum)
@@ -175,6 +194,18 @@ void print_windows(const ModelConfig& config) {
   uint32_t local = 0;
   for (uint32_t layer = 0; layer < config.layers; ++layer) local += config.is_local(layer) ? 1 : 0;
   printf("windows       %u of %u layers see %s tokens\n", local, config.layers, with_separators(config.window).c_str());
+}
+
+// "30 of 90 KV heads see the first 4 and the last 64 tokens", a line for every kind of window.
+void print_head_plan(const Model& model) {
+  std::map<std::pair<uint32_t, uint32_t>, uint32_t> heads;  // by sinks and window
+  for (const HeadWindow& head : model.head_plan()) {
+    if (head.window != 0) ++heads[{head.sinks, head.window}];
+  }
+  for (const auto& [sight, count] : heads) {
+    printf("head plan     %u of %zu KV heads see the first %u and the last %s tokens\n", count,
+           model.head_plan().size(), sight.first, with_separators(sight.second).c_str());
+  }
 }
 
 void print_namm(const Model& model) {
@@ -212,6 +243,7 @@ void print(const Model& model, const lethe_model_info& info, bool verified) {
          activation_name(config.activation));
   print_positions(config);
   print_windows(config);
+  print_head_plan(model);
   print_namm(model);
   printf("vocabulary    %s tokens, %zu special, %s chat template, %s BOS\n", with_separators(config.vocab).c_str(),
          tokenizer.specials.size(), tokenizer.chat_template.empty() ? "no" : "with", tokenizer.add_bos ? "with" : "no");

@@ -27,6 +27,7 @@ lethe_session_params full_cache_params(uint32_t tokens, uint32_t threads) {
   params.max_tokens = tokens;
   params.prefill_chunk = kEvalChunk;
   params.threads = threads;
+  params.ignore_head_plan = 1;
   return params;
 }
 

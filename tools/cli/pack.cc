@@ -21,7 +21,7 @@ namespace {
 constexpr const char* kNoNamm = "none";
 
 struct PackCommandOptions {
-  std::string input, output, type = "keep", rope_scaling, calibrate;
+  std::string input, output, type = "keep", rope_scaling, calibrate, head_plan;
   std::optional<std::string> namm;
   bool json = false;
 };
@@ -126,6 +126,7 @@ int pack(const PackCommandOptions& options) {
   } else if (namm) {
     pack_options.namm = {namm->data(), namm->size()};
   }
+  pack_options.head_plan = options.head_plan;
   if (!options.calibrate.empty() && pack_options.type != PackType::kQ4) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--calibrate goes with --type q4, not %s", options.type.c_str());
   }
@@ -170,6 +171,10 @@ void add_pack(CLI::App& app, int& status) {
           "NAMM file that the model carries, the learned memory that sessions have by default (default: the one "
           "that lethe was evolved with); or none")
       ->type_name("FILE");
+  command
+      .add_option("--head-plan", options->head_plan,
+                  "which KV heads need to see the first and last tokens only: a file of 'lethe profile heads --plan'")
+      ->type_name("FILE");
   add_json(command, options->json);
   command.footer(
       "Examples:\n"
@@ -177,7 +182,8 @@ void add_pack(CLI::App& app, int& status) {
       "  lethe pack Qwen2.5-0.5B-Instruct/ -o qwen.lethe --type q8\n"
       "  lethe pack gemma-3-1b-it/ -o gemma.lethe --type q4\n"
       "  lethe pack Llama-2-7b/ -o llama-16k.lethe --type q4 --rope-scaling ntk:4\n"
-      "  lethe pack model-f16.gguf -o model.lethe --type q4 --calibrate book.txt --json");
+      "  lethe pack model-f16.gguf -o model.lethe --type q4 --calibrate book.txt --json\n"
+      "  lethe pack SmolLM2-135M-Instruct-Q4_1.gguf -o smollm2-30.lethe --head-plan heads.json");
   command.callback([options, &status] { status = pack(*options); });
 }
 

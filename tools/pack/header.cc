@@ -65,8 +65,19 @@ std::vector<uint8_t> build_header(const HeaderEntry& entry) {
     builder.ForceVectorAlignment(entry.namm.size(), 1, 8);
     namm = builder.CreateVector(entry.namm);
   }
+  flatbuffers::Offset<fbs::HeadPlan> head_plan;
+  if (!entry.head_plan.empty()) {
+    std::vector<uint32_t> windows, sinks;
+    for (const HeadWindow& head : entry.head_plan) {
+      windows.push_back(head.window);
+      sinks.push_back(head.sinks);
+    }
+    const auto window_vector = builder.CreateVector(windows);
+    const auto sink_vector = builder.CreateVector(sinks);
+    head_plan = fbs::CreateHeadPlan(builder, window_vector, sink_vector);
+  }
   fbs::FinishHeaderBuffer(builder, fbs::CreateHeader(builder, entry.version, architecture, tokenizer, tensor_vector,
-                                                     segment_vector, provenance, namm));
+                                                     segment_vector, provenance, namm, head_plan));
   return {builder.GetBufferPointer(), builder.GetBufferPointer() + builder.GetSize()};
 }
 

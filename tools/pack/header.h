@@ -51,7 +51,8 @@ struct HeaderEntry {
   std::vector<SegmentEntry> segments;
   std::string source, packer, options;
   uint64_t source_checksum = 0;
-  std::vector<uint8_t> namm;  // empty: none
+  std::vector<uint8_t> namm;          // empty: none
+  std::vector<HeadWindow> head_plan;  // [layers * kv_heads]; empty: none
 };
 
 // The FlatBuffer. Its size does not depend on the values of numbers, only on counts and strings.

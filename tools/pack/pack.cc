@@ -12,6 +12,7 @@
 #include "runtime/model/roles.h"
 #include "runtime/os/file.h"
 #include "tools/pack/convert.h"
+#include "tools/pack/head_plan.h"
 #include "tools/pack/header.h"
 #include "tools/pack/model_source.h"
 
@@ -81,9 +82,14 @@ class Packer {
     header_.config = source_.config;
     report_.bytes_in = source_.bytes;
     report_.source_checksum = source_.checksum;
-    if (options_.namm.empty()) return {};
-    header_.namm.assign(options_.namm.begin(), options_.namm.end());
-    return namm::read_file(options_.namm).status();
+    if (!options_.namm.empty()) {
+      header_.namm.assign(options_.namm.begin(), options_.namm.end());
+      LETHE_RETURN_IF_ERROR(namm::read_file(options_.namm).status());
+    }
+    if (!options_.head_plan.empty()) {
+      LETHE_RETURN_IF_ERROR(read_head_plan(options_.head_plan, header_.config, &header_.head_plan));
+    }
+    return {};
   }
 
   // Decides format and place of everything.
@@ -96,6 +102,7 @@ class Packer {
     header_.options = std::string("--type ") + pack_type_name(options_.type);
     if (options_.importance != nullptr) header_.options += " --calibrate";
     if (!options_.namm.empty()) header_.options += " --namm";
+    if (!options_.head_plan.empty()) header_.options += " --head-plan";
     if (options_.rope_scaling.type != RopeScaling::Type::kNone) {
       header_.options += std::string(" --rope-scaling ") + rope_scaling_option(options_.rope_scaling);
     }

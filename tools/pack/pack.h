@@ -32,6 +32,7 @@ struct PackOptions {
   RopeScaling rope_scaling = {};
   const Importance* importance = nullptr;  // for q4: what the search weighs errors with
   std::span<const uint8_t> namm = {};      // a NAMM file that the model carries; empty: none
+  std::string head_plan = {};              // a head plan (head_plan.h) that the model carries; empty: none
 };
 
 // One tensor whose stored weights differ from the source's.
@@ -55,7 +56,7 @@ struct PackReport {
 // one tensor, where the source stores it transposed); the input is mapped. The same input and options give the same
 // bytes. The output appears complete or not at all. Errors name the file and, where there is one, the tensor:
 // kInvalidArgument (the output is the input, the RoPE scaling does not fit), kIo, kDiskFull, kNotAModel, kCorruptModel
-// (also of the NAMM file), kUnsupported.
+// (also of the NAMM file and the head plan), kUnsupported.
 Status pack_model(const PackOptions& options, PackReport* report);
 
 }  // namespace lethe

@@ -31,7 +31,7 @@ class SessionParams(ctypes.Structure):
         ("prefill_chunk", c_uint32), ("threads", c_uint32), ("logit_rows", c_uint32), ("turn_bytes", c_uint32),
         ("recent_percent", c_int32), ("policy_seed", c_uint64), ("budget", c_int32), ("pool", c_int32),
         ("pool_width", c_uint32), ("value_norm", c_int32), ("hand_over", c_int32), ("namm", c_void_p),
-        ("namm_bytes", c_size_t)]
+        ("namm_bytes", c_size_t), ("ignore_head_plan", c_int32)]
 
 
 class Memory(ctypes.Structure):

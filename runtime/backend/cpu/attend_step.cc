@@ -83,45 +83,69 @@ CpuBackend::AttendUnit CpuBackend::attend_unit(const AttendStep& s, uint32_t hea
   unit.max = partials;
   unit.sum = unit.max + rows;
   unit.acc = unit.sum + rows;
-  if (model_->config().window_of(s.layer) == 0) {
+  if (sight(s.layer, head).window == 0) {
     const std::span<const float> absorbed = s.kv.absorbed(s.layer, head);
     if (!absorbed.empty() && absorbed[0] > 0) unit.absorbed = absorbed;
   }
   return unit;
 }
 
+Sight CpuBackend::sight(uint32_t layer, uint32_t head) const {
+  return options_.sights.empty() ? Sight{} : options_.sights[uint64_t{layer} * model_->config().kv_heads + head];
+}
+
+// Of all tokens of the step over all ranks of the list, without places for results.
+AttendArgs CpuBackend::attend_args(const AttendStep& s, uint32_t head) const {
+  const ModelConfig& config = model_->config();
+  const uint32_t group = config.heads / config.kv_heads;
+  const KvList list = s.kv.appended_list(s.layer, head);
+  const uint32_t query_delta = s.kv.query_delta(s.layer, head, s.first_position);
+  return {.pool = s.kv.view(),
+          .list = list,
+          .mode = options_.positions,
+          .query_delta = query_delta,
+          .clamp = std::min(query_delta, clamped_begin(s.first_position, config.context_length)),
+          .first_rank_of_step = list.length - s.tokens,
+          .q = floats(s.step.in) + uint64_t{head} * group * config.head_dim,
+          .q_stride = config.heads * config.head_dim,
+          .group = group,
+          .scale = config.score_scale(),
+          .softcap = config.attention_softcap,
+          .sight = sight(s.layer, head),
+          .rope = rope(s.layer),
+          .query_begin = 0,
+          .query_end = s.tokens,
+          .start_block = list.first_block,
+          .rank_begin = 0,
+          .rank_end = list.length,
+          .max = nullptr,
+          .sum = nullptr,
+          .acc = nullptr,
+          .scratch = nullptr,
+          .scores = nullptr,
+          .scores_stride = 0};
+}
+
 // `scores` as in AttendArgs.
 void CpuBackend::attend_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread,
                              float* scores) {
   const ModelConfig& config = model_->config();
-  const uint32_t group = config.heads / config.kv_heads;
-  const uint64_t rows = uint64_t{unit.end - unit.begin} * group;
-  const uint32_t query_delta = s.kv.query_delta(s.layer, unit.head, s.first_position);
   if (part == 0 && !unit.absorbed.empty()) attend_absorbed(s, unit);
-  kernels_.attend({.pool = s.kv.view(),
-                   .list = unit.list,
-                   .mode = options_.positions,
-                   .query_delta = query_delta,
-                   .clamp = std::min(query_delta, clamped_begin(s.first_position + unit.begin, config.context_length)),
-                   .first_rank_of_step = unit.list.length - s.tokens,
-                   .q = floats(s.step.in) + uint64_t{unit.head} * group * config.head_dim,
-                   .q_stride = config.heads * config.head_dim,
-                   .group = group,
-                   .scale = config.score_scale(),
-                   .softcap = config.attention_softcap,
-                   .window = config.window_of(s.layer),
-                   .rope = rope(s.layer),
-                   .query_begin = unit.begin,
-                   .query_end = unit.end,
-                   .start_block = part_blocks_[unit.head * parts_of(options_.cache_tokens) + part],
-                   .rank_begin = part * kPartTokens,
-                   .rank_end = std::min(unit.seen(s.tokens), (part + 1) * kPartTokens),
-                   .max = unit.max + part * rows,
-                   .sum = unit.sum + part * rows,
-                   .acc = unit.acc + part * rows * config.head_dim,
-                   .scratch = attend_scratch(thread),
-                   .scores = scores,
-                   .scores_stride = kPartTokens});
+  AttendArgs args = attend_args(s, unit.head);
+  const uint64_t rows = uint64_t{unit.end - unit.begin} * args.group;
+  args.clamp = std::min(args.query_delta, clamped_begin(s.first_position + unit.begin, config.context_length));
+  args.query_begin = unit.begin;
+  args.query_end = unit.end;
+  args.start_block = part_blocks_[unit.head * parts_of(options_.cache_tokens) + part];
+  args.rank_begin = part * kPartTokens;
+  args.rank_end = std::min(unit.seen(s.tokens), (part + 1) * kPartTokens);
+  args.max = unit.max + part * rows;
+  args.sum = unit.sum + part * rows;
+  args.acc = unit.acc + part * rows * config.head_dim;
+  args.scratch = attend_scratch(thread);
+  args.scores = scores;
+  args.scores_stride = kPartTokens;
+  kernels_.attend(args);
 }
 
 // Attention to the token that stands for all dropped ones: as often as they were, at their mean distance.
@@ -176,6 +200,7 @@ void CpuBackend::attend(const Step& step, uint32_t layer, uint32_t tokens, uint3
     }
   }
   if (options_.observer.see_queries != nullptr) show_queries(s);
+  if (attention_observer_.see != nullptr) show_attention(s);
   const uint32_t unobserved = tokens - std::min(tokens, options_.observer.queries);
   const uint32_t first = options_.observer.queries == 0 ? s.tiles() : (s.lead + unobserved) / kQueryTile;
   attend_tiles(s, first);
@@ -200,6 +225,14 @@ void CpuBackend::show_queries(const AttendStep& s) {
                                      .cos = table.cos,
                                      .sin = table.sin,
                                      .rotary_dim = table.rotary_dim});
+    }
+  });
+}
+
+void CpuBackend::show_attention(const AttendStep& s) {
+  parallel_ranges(model_->config().kv_heads, 1, [&](uint32_t begin, uint32_t end, uint32_t thread) {
+    for (uint32_t head = begin; head < end; ++head) {
+      attention_observer_.see(attention_observer_.user, s.layer, head, thread, attend_args(s, head));
     }
   });
 }

@@ -111,9 +111,12 @@ void rotate_keys(const KvLayout& layout, const uint8_t* block, size_t half, cons
   }
 }
 
-// Slots [begin, end) of a span that a query sees; none when begin >= end.
+// Slots of a span that a query sees: [0, sinks) and [begin, end), with sinks < begin unless both are 0. None of the
+// latter when begin >= end.
 struct Slots {
-  uint32_t begin, end;
+  uint32_t sinks, begin, end;
+
+  uint32_t first() const { return sinks == 0 ? begin : 0; }
 };
 
 // Scores of one row for slots [from, to), multiples of kLanes: with the cap, and -infinity where the query does not
@@ -122,12 +125,16 @@ HWY_INLINE float mask_row(float* HWY_RESTRICT scores, size_t from, size_t to, Sl
   const VF cap = hn::Set(df, softcap), none = hn::Set(df, -kInfinity);
   VF top = hn::Set(df, max);
   for (size_t i = from; i < to; i += kLanes) {
-    const bool whole = seen.begin <= i && i + kLanes <= seen.end;
+    const bool whole = (seen.begin <= i || i + kLanes <= seen.sinks) && i + kLanes <= seen.end;
     VF s = hn::LoadU(df, scores + i);
     if (softcap != 0) s = hn::Mul(cap, tanh_lanes(hn::Div(s, cap)));
     if (!whole) {
       s = i < seen.end ? hn::IfThenElse(hn::FirstN(df, seen.end - i), s, none) : none;
-      if (seen.begin > i) s = hn::IfThenElse(hn::FirstN(df, seen.begin - i), none, s);
+      if (seen.begin > i) {
+        const auto early = hn::FirstN(df, seen.begin - i);
+        const auto first = hn::FirstN(df, seen.sinks > i ? seen.sinks - i : 0);
+        s = hn::IfThenElse(hn::AndNot(first, early), none, s);
+      }
     }
     if (!whole || softcap != 0) hn::StoreU(s, df, scores + i);
     top = hn::Max(top, s);
@@ -214,7 +221,7 @@ class Attention {
     const uint32_t queries = args_.query_end - args_.query_begin;
     for (uint32_t i = 0; i < queries; ++i) seen[i] = seen_by(args_.query_begin + i, span, stored);
     // Of the tile: windows and sights move on with the queries.
-    const uint32_t begin = seen[0].begin / kBlockSlots, end = (seen[queries - 1].end + kBlockSlots - 1) / kBlockSlots;
+    const uint32_t begin = seen[0].first() / kBlockSlots, end = (seen[queries - 1].end + kBlockSlots - 1) / kBlockSlots;
     if (args_.scores != nullptr) clear_scores(span, stored);
     if (begin >= end) return;
     for (uint32_t i = begin; i < end; ++i) {
@@ -269,13 +276,16 @@ class Attention {
   Slots seen_by(uint32_t t, const Span& span, uint32_t stored) const {
     const uint32_t ranks = args_.first_rank_of_step + t + 1;
     const uint32_t end = ranks <= span.rank ? 0 : std::min(stored, ranks - span.rank);
-    return {args_.window == 0 ? 0 : out_of_window(span, end, t), end};
+    if (args_.sight.window == 0) return {0, 0, end};
+    const uint32_t out = out_of_window(span, end, t);
+    const uint32_t sinks = args_.sight.sinks <= span.rank ? 0 : std::min(end, args_.sight.sinks - span.rank);
+    return sinks < out ? Slots{sinks, out, end} : Slots{0, 0, end};
   }
 
   // How many of the first `count` slots of a span lie outside the window of query t. Positions increase along a list,
   // so these are the ones from the front on.
   uint32_t out_of_window(const Span& span, uint32_t count, uint32_t t) const {
-    const auto first_seen = [&](uint32_t at) { return at + 1 > args_.window ? at + 1 - args_.window : 0; };
+    const auto first_seen = [&](uint32_t at) { return at + 1 > args_.sight.window ? at + 1 - args_.sight.window : 0; };
     const uint32_t query_rank = args_.first_rank_of_step + t;
     if (args_.mode == PositionMode::kRolling) {
       const uint32_t first = first_seen(query_rank);

@@ -25,8 +25,9 @@ struct BackendOptions {
   uint32_t cache_tokens;  // capacity of the longest KV list
   uint32_t threads;
   PositionMode positions;
-  bool absorbs = false;    // the pool keeps what became of dropped tokens
-  Observer observer = {};  // of attention
+  bool absorbs = false;                // the pool keeps what became of dropped tokens
+  Observer observer = {};              // of attention
+  std::span<const Sight> sights = {};  // [layers * kv_heads], or empty: all is seen
 };
 
 // Bytes of one activation buffer for `tokens` tokens.
@@ -56,6 +57,14 @@ struct LinearObserver {
   void* user = nullptr;
 };
 
+// Sees the attention of every KV head before it is paid: the kernel's arguments for all tokens of the step over all
+// ranks of the list, without places for results (and `clamp` as for the step's first token). Calls for the KV heads of
+// a layer may come at the same time, each from another thread of those that the session has.
+struct AttentionObserver {
+  void (*see)(void* user, uint32_t layer, uint32_t kv_head, uint32_t thread, const AttendArgs& args) = nullptr;
+  void* user = nullptr;
+};
+
 // One thread at a time. Lives in the session's block; stop() must be called before that block goes.
 class CpuBackend {
  public:
@@ -68,6 +77,7 @@ class CpuBackend {
   Status start();
   void stop() { pool_.stop(); }
   void observe_linears(LinearObserver observer) { linear_observer_ = observer; }
+  void observe_attention(AttentionObserver observer) { attention_observer_ = observer; }
 
   // Runs all layers over the tokens of `input` (1..chunk) that begin at `first_position`; `kv` has an append of as many
   // tokens under way, which the caller commits or rolls back. kCancelled when `cancelled` became true.
@@ -110,11 +120,14 @@ class CpuBackend {
   uint64_t unit_floats() const;
   void lay_out_attention(Arena& arena);
   float* attend_scratch(uint32_t thread) const;
+  Sight sight(uint32_t layer, uint32_t head) const;
+  AttendArgs attend_args(const AttendStep& s, uint32_t head) const;
   AttendUnit attend_unit(const AttendStep& s, uint32_t head, uint32_t tile, float* partials) const;
   void attend_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread, float* scores);
   void attend_absorbed(const AttendStep& s, const AttendUnit& unit);
   void merge_parts(const AttendStep& s, const AttendUnit& unit);
   void show_queries(const AttendStep& s);
+  void show_attention(const AttendStep& s);
   void attend_tiles(const AttendStep& s, uint32_t tiles);
   void attend_observed(const AttendStep& s, uint32_t tile);
   void observe_part(const AttendStep& s, const AttendUnit& unit, uint32_t part, uint32_t thread, const float* scores);
@@ -145,6 +158,7 @@ class CpuBackend {
   BufferPlan plan_{};
   ThreadPool pool_;
   LinearObserver linear_observer_;
+  AttentionObserver attention_observer_;
   uint32_t vocab_ = 0;
 
   std::span<uint8_t> activations_;        // plan_.total

@@ -82,7 +82,7 @@ constexpr size_t store_scratch_floats(size_t head_dim) {
 
 // Attention of a tile of queries over a span of one KV list, with an online softmax (Milakov & Gimelshein 2018).
 // Covers the `group` query heads that share the KV head. Query t of the step sees ranks <= first_rank_of_step + t; with
-// a window only those at a distance below it, counted as `mode` counts distances.
+// a window only the first `sinks` ranks and those at a distance below the window, counted as `mode` counts distances.
 //
 // Positions: queries and keys are rotated at their absolute positions. With PositionMode::kRolling a key's distance
 // is counted in ranks: a run of slots with constant (position - rank) = d needs the query rotated by the extra angle
@@ -101,7 +101,7 @@ struct AttendArgs {
   uint32_t group;               // query heads per KV head (GQA)
   float scale;                  // usually 1 / sqrt(head_dim)
   float softcap;                // scores become softcap * tanh(score / softcap); 0: they stay (Gemma 2, section 2)
-  uint32_t window;              // 0: all are seen
+  Sight sight;
   RopeTable rope;
   uint32_t query_begin, query_end;  // tile of tokens of the step, at most kQueryTile
   uint32_t start_block;             // block where the span begins (walked through pool.next)

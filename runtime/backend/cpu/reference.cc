@@ -186,7 +186,7 @@ void for_each_seen(const AttendArgs& args, uint32_t t, const Visit& visit) {
     const bool rolling = args.mode == PositionMode::kRolling;
     const uint32_t rank_distance = args.first_rank_of_step + t - rank;
     const uint32_t distance = rolling ? rank_distance : rank_distance + args.query_delta - delta;
-    if (args.window != 0 && distance >= args.window) continue;
+    if (args.sight.window != 0 && distance >= args.sight.window && rank >= args.sight.sinks) continue;
     int32_t shift = 0;
     if (rolling) shift = static_cast<int32_t>(delta - args.query_delta);
     if (args.mode == PositionMode::kClamped) shift = std::min(0, static_cast<int32_t>(delta - args.clamp));

@@ -120,7 +120,7 @@ enum { LETHE_POOL_AUTO = 0, LETHE_POOL_NONE = 1, LETHE_POOL_MEAN = 2, LETHE_POOL
 
 /* What becomes of forgotten tokens. COMPENSATION: one more token for every list stands for all that it forgot, with
  * their mean key and value. MERGE: a forgotten token's value is blended into that of the remaining token with the most
- * similar key. Layers with a window hand nothing over. */
+ * similar key. KV heads with a window hand nothing over. */
 enum { LETHE_HAND_OVER_NONE = 0, LETHE_HAND_OVER_COMPENSATION = 1, LETHE_HAND_OVER_MERGE = 2 };
 
 typedef struct lethe_session_params {
@@ -151,6 +151,8 @@ typedef struct lethe_session_params {
   const void* namm; /* of policy "namm": a NAMM file in memory, aligned to 4 bytes, that outlives the session; NULL
                        (default): the one in the model file */
   size_t namm_bytes;
+  int32_t ignore_head_plan; /* nonzero: KV heads to which the model's head plan gives a window see everything all the
+                               same; default 0 */
 } lethe_session_params;
 LETHE_API void lethe_session_params_init_sized(lethe_session_params* params, size_t struct_size);
 static inline void lethe_session_params_init(lethe_session_params* params) {
