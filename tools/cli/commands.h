@@ -16,6 +16,7 @@ void add_pack(CLI::App& app, int& status);
 void add_bench(CLI::App& app, int& status);
 void add_eval(CLI::App& app, int& status);
 void add_evolve(CLI::App& app, int& status);
+void add_profile(CLI::App& app, int& status);
 
 // Of `bench`.
 void add_bench_kernels(CLI::App& bench, int& status);
@@ -27,5 +28,9 @@ void add_eval_soak(CLI::App& eval, int& status);
 void add_eval_file(CLI::App& eval, int& status);
 void add_eval_sweep(CLI::App& eval, int& status);
 void add_eval_tasks(CLI::App& eval, int& status);  // one subcommand for each generated task
+
+// Of `profile`.
+void add_profile_memory(CLI::App& profile, int& status);
+void add_profile_report(CLI::App& profile, int& status);
 
 }  // namespace lethe::cli

@@ -34,6 +34,7 @@ int run_command_line(int argc, char** argv) {
   add_bench(app, status);
   add_eval(app, status);
   add_evolve(app, status);
+  add_profile(app, status);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& asked) {  // --help, --version
