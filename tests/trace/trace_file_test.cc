@@ -117,6 +117,29 @@ TEST_CASE("trace file: pictures in parts, gaps and records of later versions") {
   CHECK(read_trace_bytes(start() + unknown + sample()).samples.size() == 1);
 }
 
+TEST_CASE("trace file: numbers of 8 bytes may lie at any multiple of 4") {
+  // The vector of tags again at the end, behind 4 or 8 more bytes, and its offset changed: one of the two is odd.
+  for (const size_t extra : {4u, 8u}) {
+    std::string bytes = sample();
+    const auto* vector = fb::GetSizePrefixedRecord(bytes.data())->body_as_Sample()->tag_bytes();
+    const auto at = static_cast<size_t>(reinterpret_cast<const char*>(vector) - bytes.data());
+    const std::string tags = bytes.substr(at, 4 + 8);
+    size_t field = 8;  // the one offset that leads there
+    for (uint32_t offset = 0;; field += 4) {
+      REQUIRE(field < at);
+      std::memcpy(&offset, bytes.data() + field, sizeof offset);
+      if (field + offset == at) break;
+    }
+    bytes.append(extra, '\0');
+    const auto offset = static_cast<uint32_t>(bytes.size() - field);
+    std::memcpy(bytes.data() + field, &offset, sizeof offset);
+    bytes += tags;
+    const auto size = static_cast<uint32_t>(bytes.size() - 4);
+    std::memcpy(bytes.data(), &size, sizeof size);
+    CHECK(read_trace_bytes(start() + bytes).samples[0].tag_bytes[0] == 7);
+  }
+}
+
 TEST_CASE("trace file: any byte may be any other") {
   const std::string good = start() + sample() + tokens(0, {1, 2}, {1, 1}, "ab") + held(0, {0xf3}) + sample();
   for (size_t at = 0; at < good.size(); ++at) {

@@ -330,8 +330,6 @@ function drawPeak() {
 
 // ---- What was forgotten ------------------------------------------------------------------------------------------
 
-const heldColour = (level) => level === 0 ? 'transparent' : `rgba(var(--held), ${(0.1 + 0.9 * level / LEVELS).toFixed(2)})`;
-
 // Mean level of `columns` even stretches of the positions [0, positions).
 function columnsOf(runsOfPositions, columns, positions) {
   const out = new Float32Array(columns), width = positions / columns;
@@ -367,7 +365,7 @@ function drawMap() {
     if (i !== before) columns = columnsOf(runsAt(run, i), width, positions);
     const known = s.position[i] / positions * width;
     for (let c = 0, at = 4 * row * width; c < known; ++c, at += 4) {
-      const share = columns[c] / LEVELS, tint = share === 0 ? 0 : 0.12 + 0.88 * share;
+      const share = columns[c] / LEVELS, tint = share === 0 ? 0 : 0.04 + 0.96 * share;
       image.data[at] = gone[0] + (red - gone[0]) * tint;
       image.data[at + 1] = gone[1] + (green - gone[1]) * tint;
       image.data[at + 2] = gone[2] + (blue - gone[2]) * tint;
