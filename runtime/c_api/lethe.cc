@@ -24,7 +24,7 @@ static_assert(LETHE_BUDGET_GLOBAL - LETHE_BUDGET_LIST == static_cast<int>(Budget
 static_assert(LETHE_HAND_OVER_MERGE == static_cast<int>(HandOver::kMerge));
 static_assert(LETHE_ALL_SO_FAR == Session::kAllSoFar);
 static_assert(LETHE_MEMORY_KV_POOL == static_cast<int>(MemoryTag::kKvPool));
-static_assert(LETHE_MEMORY_THREADS == static_cast<int>(MemoryTag::kThreads));
+static_assert(LETHE_MEMORY_TRACE == static_cast<int>(MemoryTag::kTrace));
 
 lethe_code report(const Status& status, lethe_error* error) {
   const auto code = static_cast<lethe_code>(status.code());
@@ -549,6 +549,30 @@ lethe_code lethe_session_get_stats(const lethe_session* session, lethe_stats* st
   result.last_most = s.cache.last.most;
   result.last_ns = s.cache.last.ns;
   return report(write_struct(result, stats), error);
+}
+
+// ---- Traces --------------------------------------------------------------------------------------------------------
+
+void lethe_trace_params_init_sized(lethe_trace_params* params, size_t struct_size) {
+  const TraceOptions defaults;
+  const lethe_trace_params p = {
+      .struct_size = sizeof p, .interval_ms = defaults.interval_ms, .tokens = defaults.tokens ? 1 : 0};
+  init_struct(p, params, struct_size);
+}
+
+lethe_code lethe_session_trace_start(lethe_session* session, const char* path, const lethe_trace_params* params,
+                                     lethe_error* error) {
+  LETHE_REQUIRE(path);
+  return with_session(session, error, [&](Session& s) {
+    lethe_trace_params p;
+    lethe_trace_params_init(&p);
+    if (params != nullptr) LETHE_RETURN_IF_ERROR(read_struct(params, &p));
+    return s.start_trace(path, {.interval_ms = p.interval_ms, .tokens = p.tokens != 0, .library = lethe_version()});
+  });
+}
+
+lethe_code lethe_session_trace_stop(lethe_session* session, lethe_error* error) {
+  return with_session(session, error, [](Session& s) { return s.stop_trace(); });
 }
 
 // ---- Copies --------------------------------------------------------------------------------------------------------

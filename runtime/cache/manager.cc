@@ -314,6 +314,7 @@ Status CacheManager::evict(const Aim& aim) {
     return {};
   }
   stats_.last.ns = ns;
+  stats_.last.began_ns = begin_ns;
   stats_.last_length = pool_->longest();
   ++stats_.evictions;
   return {};

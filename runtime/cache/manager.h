@@ -40,6 +40,7 @@ struct EvictionReport {
   uint32_t fewest = 0;  // that one of them lost
   uint32_t most = 0;
   uint64_t ns = 0;
+  uint64_t began_ns = 0;  // os::monotonic_ns
 };
 
 struct CacheStats {

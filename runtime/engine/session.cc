@@ -28,6 +28,8 @@ Status Session::lay_out(Arena& arena, const SessionShape& shape, uint64_t* tag_b
     sights_[i] = sight_of(*model_, options_, i / config.kv_heads, i % config.kv_heads);
   }
   count(MemoryTag::kSession);
+  trace_.carve(arena, uint64_t{model_->config().layers} * model_->config().kv_heads);
+  count(MemoryTag::kTrace);
 
   turn_ = arena.take<char>(options_.turn_bytes);
   const Tokenizer::Scratch tokenizer_scratch = Tokenizer::layout(arena, model_->tokenizer(), kMaxPieceBytes);
@@ -124,6 +126,7 @@ Result<Session*> Session::create(const Model& model, const SessionOptions& optio
 void Session::close(Session* session) {
   if (session == nullptr) return;
   session->backend_.stop();
+  if (session->trace_.is_running()) static_cast<void>(session->stop_trace());  // nobody is left to tell
   session->model_->release();
   const uint64_t bytes = session->plan_.block_bytes;
   session->~Session();
@@ -209,6 +212,27 @@ SessionStats Session::stats() const {
           .cache = manager_.stats()};
 }
 
+Status Session::start_trace(const char* path, const TraceOptions& options) {
+  return trace_.start(path,
+                      {.model = model_,
+                       .ledger = &ledger_,
+                       .kv = &kv_,
+                       .policy = options_.policy->name,
+                       .cache_tokens = plan_.shape.cache_tokens(),
+                       .prefill_chunk = plan_.shape.chunk,
+                       .threads = options_.threads},
+                      trace_figures(), options);
+}
+
+TraceFigures Session::trace_figures() const {
+  return {.position = position_,
+          .prefill_tokens = prefill_tokens_,
+          .prefill_ns = prefill_ns_,
+          .decode_tokens = decode_tokens_,
+          .decode_ns = decode_ns_,
+          .cache = manager_.stats()};
+}
+
 // ---- Checks ------------------------------------------------------------------------------------------------------
 
 Status Session::check_usable() const {
@@ -280,6 +304,7 @@ Status Session::step(const cpu::StepInput& input, const std::atomic<bool>& cance
   for (const int32_t id : input.ids) sampler_.accept(id);
   position_ += tokens;
   has_logits_ = false;
+  if (trace_.is_running()) trace_.after_step(input.ids, tokens, trace_figures());
   return {};
 }
 

@@ -17,6 +17,7 @@
 #include "runtime/text/stop_matcher.h"
 #include "runtime/text/stream_decoder.h"
 #include "runtime/text/tokenizer.h"
+#include "runtime/trace/trace_writer.h"
 
 namespace lethe {
 
@@ -96,6 +97,10 @@ class Session {
   Result<std::span<const float>> logits() const;  // [vocab]
   Status generate(const GenerateOptions& options, StopReason* reason, uint64_t* generated);
 
+  // A trace of the memory, from now on (trace_writer.h). A session that is closed stops its trace.
+  Status start_trace(const char* path, const TraceOptions& options);
+  Status stop_trace() { return trace_.stop(trace_figures()); }
+
   Result<Session*> fork();
   Status save(const char* path);
   Status restore(const char* path);
@@ -133,6 +138,7 @@ class Session {
   Status finish(Status status);
   Status finish_feed(uint64_t begin_ns, Status status);
   bool is_end(int32_t id) const;
+  TraceFigures trace_figures() const;
   SavedState saved_state() const;
   void adopt(const SavedState& state, const Sampler& sampler, const Pins& pins);
 
@@ -150,6 +156,7 @@ class Session {
   Sampler sampler_;
   StreamDecoder decoder_;
   StopMatcher stops_;
+  TraceWriter trace_;
   std::span<int32_t> pending_ids_;       // [chunk] tokens of a text on their way into the cache
   std::span<char> turn_;                 // [turn_bytes] text of one turn, rendered
   std::span<Sight> sights_;              // [layers * kv_heads] when not all see everything

@@ -8,8 +8,9 @@ unsigned long long number(uint64_t value) { return value; }
 }  // namespace
 
 const char* memory_tag_name(MemoryTag tag) {
-  static constexpr const char* kNames[kMemoryTagCount] = {"host",   "model",   "session",  "tokenizer", "activations",
-                                                          "logits", "kv_pool", "kv_index", "sampler",   "threads"};
+  static constexpr const char* kNames[kMemoryTagCount] = {"host",        "model",   "session", "tokenizer",
+                                                          "activations", "logits",  "kv_pool", "kv_index",
+                                                          "sampler",     "threads", "trace"};
   return kNames[static_cast<int>(tag)];
 }
 

@@ -19,8 +19,9 @@ enum class MemoryTag : uint8_t {
   kKvIndex,  // chains, lists and policy state
   kSampler,
   kThreads,  // stacks and control blocks of the thread pool
+  kTrace,    // buffers of the memory trace
 };
-inline constexpr int kMemoryTagCount = 10;
+inline constexpr int kMemoryTagCount = 11;
 const char* memory_tag_name(MemoryTag tag);  // "host", "model", ...; used in tables and JSON
 
 // Counts bytes per tag under one cap. Thread-safe; obtains nothing itself.

@@ -188,4 +188,42 @@ Status write_file(const char* path, const void* data, uint64_t bytes) {
   return file.commit();
 }
 
+Status AppendFile::open(const char* path) {
+  if (fd_ >= 0) return Status::error(ErrorCode::kInvalidArgument, "%.200s is still being written", path_);
+  snprintf(path_, sizeof path_, "%s", path);
+  // O_NONBLOCK: a FIFO without a reader must be an error, not a wait.
+  const int fd = ::open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
+  if (fd < 0) return io_error("create", path, errno);
+  struct stat info;
+  if (fstat(fd, &info) != 0 || S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode)) {
+    ::close(fd);
+    return Status::error(ErrorCode::kIo, "cannot write %.200s: it is a pipe or a socket", path);
+  }
+  fd_ = fd;
+  position_ = 0;
+  return {};
+}
+
+Status AppendFile::append(const void* data, uint64_t bytes) {
+  if (fd_ < 0) return Status::error(ErrorCode::kInvalidArgument, "a write to a file that is not open");
+  const auto* from = static_cast<const uint8_t*>(data);
+  for (uint64_t done = 0; done < bytes;) {
+    const ssize_t written = ::write(fd_, from + done, bytes - done);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      const int error = errno;
+      // Not left half-written, where that can be helped; a device cannot be cut.
+      if (done != 0 && ftruncate(fd_, static_cast<off_t>(position_)) != 0) return io_error("write", path_, error);
+      return io_error("write", path_, error);
+    }
+    done += static_cast<uint64_t>(written);
+  }
+  position_ += bytes;
+  return {};
+}
+
+void AppendFile::close() {
+  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+}
+
 }  // namespace lethe::os

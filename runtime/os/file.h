@@ -59,4 +59,26 @@ class AtomicFile {
 // A file of these bytes, by an AtomicFile.
 Status write_file(const char* path, const void* data, uint64_t bytes);
 
+// A file that grows record by record and can be read at any moment: what append() has written stays, also when the
+// process is killed. Whoever opens it closes it: there is no destructor, so that it can lie in an arena. Not copyable
+// or movable; one thread; obtains no memory. Errors as of AtomicFile.
+class AppendFile {
+ public:
+  AppendFile() = default;
+  AppendFile(const AppendFile&) = delete;
+  AppendFile& operator=(const AppendFile&) = delete;
+
+  // Creates or empties the file. Pipes and sockets are kIo: writing to one whose reader has gone ends the process.
+  Status open(const char* path);
+  // All of it at the end, or (where the system allows) none.
+  Status append(const void* data, uint64_t bytes);
+  void close();
+  bool is_open() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+  uint64_t position_ = 0;
+  char path_[141];  // as much as an error tells
+};
+
 }  // namespace lethe::os

@@ -1,6 +1,7 @@
 #include "runtime/os/process.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,7 +76,8 @@ ProcessMemory process_memory() {
 #if defined(__linux__)
   char text[4096];
   if (read_text("/proc/self/status", text)) {
-    memory.private_bytes = status_bytes(text, "\nRssAnon:") + status_bytes(text, "\nVmSwap:");
+    memory.swapped_bytes = status_bytes(text, "\nVmSwap:");
+    memory.private_bytes = status_bytes(text, "\nRssAnon:") + memory.swapped_bytes;
     memory.file_bytes = status_bytes(text, "\nRssFile:");
   }
 #elif defined(__APPLE__)
@@ -83,10 +85,31 @@ ProcessMemory process_memory() {
   mach_msg_type_number_t count = TASK_VM_INFO_COUNT;
   if (task_info(mach_task_self(), TASK_VM_INFO, reinterpret_cast<task_info_t>(&info), &count) == KERN_SUCCESS) {
     memory.private_bytes = info.internal + info.compressed;
+    memory.swapped_bytes = info.compressed;
     memory.file_bytes = info.external;
   }
 #endif
   return memory;
+}
+
+uint64_t process_pss_bytes() {
+#if defined(__linux__)
+  char text[2048];
+  if (read_text("/proc/self/smaps_rollup", text)) return status_bytes(text, "\nPss:");
+#endif
+  return 0;
+}
+
+PageFaults process_page_faults() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return {static_cast<uint64_t>(usage.ru_minflt), static_cast<uint64_t>(usage.ru_majflt)};
+}
+
+uint64_t unix_ms() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
 }
 
 uint64_t monotonic_ns() {

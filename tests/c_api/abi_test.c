@@ -47,7 +47,7 @@ _Static_assert(LETHE_STOP_ERROR == -1 && LETHE_STOP_END == 0 && LETHE_STOP_TEXT 
 _Static_assert(LETHE_MEMORY_HOST == 0 && LETHE_MEMORY_MODEL == 1 && LETHE_MEMORY_SESSION == 2 &&
                    LETHE_MEMORY_TOKENIZER == 3 && LETHE_MEMORY_ACTIVATIONS == 4 && LETHE_MEMORY_LOGITS == 5 &&
                    LETHE_MEMORY_KV_POOL == 6 && LETHE_MEMORY_KV_INDEX == 7 && LETHE_MEMORY_SAMPLER == 8 &&
-                   LETHE_MEMORY_THREADS == 9 && LETHE_MEMORY_TAGS == 10,
+                   LETHE_MEMORY_THREADS == 9 && LETHE_MEMORY_TRACE == 10 && LETHE_MEMORY_TAGS == 11,
                "pinned");
 
 _Static_assert(sizeof(lethe_code) == 4, "pinned");
@@ -73,6 +73,7 @@ _Static_assert(offsetof(lethe_sampling, seed) == 32, "pinned");
 _Static_assert(offsetof(lethe_generate_params, stop) == 16, "pinned");
 _Static_assert(offsetof(lethe_generate_params, ignore_eos) == 32, "pinned");
 _Static_assert(offsetof(lethe_generate_params, user) == 48, "pinned");
+_Static_assert(offsetof(lethe_trace_params, interval_ms) == 8 && offsetof(lethe_trace_params, tokens) == 12, "pinned");
 _Static_assert(offsetof(lethe_stats, cached_tokens) == 16, "pinned");
 _Static_assert(offsetof(lethe_stats, prefill_tokens) == 24, "pinned");
 _Static_assert(offsetof(lethe_stats, eviction_ns) == 72, "pinned");
@@ -110,6 +111,7 @@ int abi_names_and_numbers(void) {
   CHECK(is(lethe_memory_tag_name(0), "host"));
   CHECK(is(lethe_memory_tag_name(LETHE_MEMORY_KV_POOL), "kv_pool"));
   CHECK(is(lethe_memory_tag_name(LETHE_MEMORY_THREADS), "threads"));
+  CHECK(is(lethe_memory_tag_name(LETHE_MEMORY_TRACE), "trace"));
   CHECK(is(lethe_memory_tag_name(-1), "unknown"));
   CHECK(is(lethe_memory_tag_name(LETHE_MEMORY_TAGS), "unknown"));
   return failures;
@@ -120,6 +122,7 @@ int abi_defaults(void) {
   lethe_sampling sampling;
   lethe_generate_params generate;
   int32_t untouched;
+  lethe_trace_params trace;
   failures = 0;
   memset(&params, 0xAA, sizeof params);
   memset(&sampling, 0xAA, sizeof sampling);
@@ -146,6 +149,10 @@ int abi_defaults(void) {
   CHECK(params.struct_size == offsetof(lethe_session_params, kv_type) && params.sinks == 4);
   memset(&untouched, 0xAA, sizeof untouched);
   CHECK(memcmp(&params.kv_type, &untouched, sizeof untouched) == 0);
+  memset(&trace, 0xAA, sizeof trace);
+  lethe_trace_params_init(&trace);
+  CHECK(trace.struct_size == sizeof trace && trace.interval_ms == 100 && trace.tokens == 0);
+  lethe_trace_params_init(NULL);
   lethe_session_params_init(NULL);
   lethe_sampling_init(NULL);
   lethe_generate_params_init(NULL);
@@ -336,6 +343,11 @@ int abi_null_arguments(const char* model_path) {
   REFUSES("path", lethe_session_save(session, NULL, E), lethe_session_save(session, NULL, NULL));
   REFUSES("session", lethe_session_restore(NULL, "x", E), lethe_session_restore(NULL, "x", NULL));
   REFUSES("path", lethe_session_restore(session, NULL, E), lethe_session_restore(session, NULL, NULL));
+  REFUSES("session", lethe_session_trace_start(NULL, "x", NULL, E), lethe_session_trace_start(NULL, "x", NULL, NULL));
+  REFUSES("path", lethe_session_trace_start(session, NULL, NULL, E),
+          lethe_session_trace_start(session, NULL, NULL, NULL));
+  REFUSES("session", lethe_session_trace_stop(NULL, E), lethe_session_trace_stop(NULL, NULL));
+  CHECK(lethe_session_trace_stop(session, E) == LETHE_ERROR_BAD_STATE);
 
   /* NULL that is allowed. */
   CHECK(lethe_session_tokenize(session, "hello", 5, 0, NULL, 0, &n, NULL) == LETHE_ERROR_PROMPT_TOO_LONG && n == 1);
@@ -357,6 +369,7 @@ int abi_struct_sizes(const char* model_path) {
   lethe_model_info info;
   lethe_sampling sampling;
   lethe_generate_params generate;
+  lethe_trace_params trace;
   lethe_stats stats;
   lethe_session* other = NULL;
   uint64_t generated;
@@ -389,6 +402,9 @@ int abi_struct_sizes(const char* model_path) {
     lethe_generate_params_init(&generate);
     generate.struct_size = BAD(lethe_generate_params);
     CHECK(lethe_session_generate(session, &generate, NULL, NULL, E) == LETHE_ERROR_INVALID_ARGUMENT);
+    lethe_trace_params_init(&trace);
+    trace.struct_size = BAD(lethe_trace_params);
+    CHECK(lethe_session_trace_start(session, "x", &trace, E) == LETHE_ERROR_INVALID_ARGUMENT);
   }
   CHECK(other == NULL);
 

@@ -182,6 +182,40 @@ TEST_CASE("memory: evictions happen in the loop that obtains nothing, by any pol
   }
 }
 
+TEST_CASE("memory: a trace obtains nothing, from its start to its end") {
+  const api::Model model = open_model(tiny_model_path(TinyOptions()));
+  for (const char* policy : {"window", "keydiff"}) {
+    lethe_session_params params = api::session_params(8 << 20);
+    params.policy = policy;
+    params.max_tokens = 128;
+    api::Session session = open_session(model, params);
+    const lethe_memory planned = session.memory();
+    lethe_generate_params generate = api::generate_params();
+    generate.max_tokens = 2000;
+    generate.ignore_eos = 1;
+    lethe_trace_params trace = api::trace_params();
+    trace.interval_ms = 0;
+    trace.tokens = 1;
+    const std::vector<int32_t> ids(1000, 5);
+    const std::string path = temporary_path(".trace");
+    lethe_session* const s = session.handle();
+    const MemoryCounts before = memory_counts();
+    lethe_code codes[4];
+    codes[0] = lethe_session_trace_start(s, path.c_str(), &trace, nullptr);
+    codes[1] = lethe_session_feed(s, ids.data(), ids.size(), nullptr);
+    codes[2] = lethe_session_generate(s, &generate, nullptr, nullptr, nullptr);
+    codes[3] = lethe_session_trace_stop(s, nullptr);
+    const MemoryCounts after = memory_counts();
+    for (const lethe_code code : codes) CHECK(code == LETHE_OK);
+    CHECK(after.requests == before.requests);
+    CHECK(after.holds_as_much_as(before));
+    CHECK(session.stats().evictions > 10);
+    CHECK(session.memory().total_bytes == planned.total_bytes);
+    CHECK(planned.tag_bytes[LETHE_MEMORY_TRACE] > 0);
+    CHECK(read_file(path).size() > 2000 * 100);  // a sample after every step was written
+  }
+}
+
 // Turns of a conversation whose texts nearly fill turn_bytes. What the heap gave at most, and what it did not get back.
 struct TurnHeap {
   int64_t peak = 0, kept = 0;

@@ -1,5 +1,5 @@
-// fuzz_seeds FOLDER: writes the seeds of the fuzz targets to FOLDER/model, FOLDER/gguf, FOLDER/safetensors, FOLDER/namm
-// and FOLDER/snapshot.
+// fuzz_seeds FOLDER: writes the seeds of the fuzz targets to FOLDER/model, FOLDER/gguf, FOLDER/safetensors,
+// FOLDER/namm, FOLDER/snapshot and FOLDER/trace.
 #include <cstdio>
 
 #include "tests/support/model_bytes.h"
@@ -51,6 +51,13 @@ int main(int argc, char** argv) {
     const std::string file = read_file(path);
     write_file(folder + "/snapshot/tokens-" + std::to_string(tokens),
                file.substr(kSnapshotPrefix, file.size() - kSnapshotPrefix - sizeof(uint64_t)));
+  }
+  for (const bool tokens : {false, true}) {
+    session->reset();
+    const std::vector<int32_t> ids(100, 1);
+    const std::string path = folder + "/trace/" + (tokens ? "tokens" : "figures");
+    if (!session->start_trace(path.c_str(), {.interval_ms = 0, .tokens = tokens, .library = ""}).ok()) return 1;
+    if (!session->feed(ids).ok() || !session->stop_trace().ok()) return 1;
   }
   Session::close(session);
   return 0;

@@ -1,71 +1,65 @@
-// lethe profile heads.
+// lethe profile: from a conversation to a report, and traces that are none.
 #include "tests/tools/cli.h"
 
 namespace lethe::test {
 namespace {
 
-std::string book() {
-  static const std::string path = [] {
-    std::string text;
-    for (int i = 0; i < 200; ++i) text += "On day " + std::to_string(i) + " it rained, and the river rose. ";
-    const std::string file = temporary_path(".txt");
-    write_file(file, text);
-    return file;
-  }();
+std::string text_file() {
+  const std::string path = temporary_path(".txt");
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += "hello the world and you, number " + std::to_string(i) + ". ";
+  write_file(path, text);
   return path;
 }
 
-Args heads_args() {
-  return {"profile",  "heads", tiny_model(), "--text", book(),        "--task", "mqar",
-          "--window", "16",    "--tokens",   "400",    "--sequences", "3"};
+TEST_CASE("profile memory: 20,000 tokens under a cap make a page under 2 MiB with the ledger's numbers") {
+  const std::string out = temporary_path(".html"), trace = temporary_path(".trace");
+  const Json json =
+      run_json({"profile", "memory", tiny_model(), "--ram", "8MiB", "--text", text_file(), "--tokens", "20000",
+                "--policy", "keydiff", "--interval", "0", "--out", out, "--trace", trace, "--json"});
+  CHECK(json["out"] == out);
+  CHECK(json["trace"] == trace);
+  CHECK(json["tokens"].get<uint64_t>() >= 20'000);
+  CHECK(json["evictions"].get<uint64_t>() > 0);
+  CHECK(json["memory"]["private_peak_bytes"].get<uint64_t>() <= 8u << 20);
+  const std::string page = read_file(out);
+  CHECK(page.size() < 2u << 20);
+  CHECK(page.find("http:") == std::string::npos);
+  CHECK(page.find("https:") == std::string::npos);
+
+  const Json report = run_json({"profile", "report", trace, "--out", out, "--json"});
+  CHECK(read_file(out) == page);  // but for its name, the same trace is the same page
+  CHECK(report["traces"][0]["ledger"] == json["memory"]["ledger"]);
+  CHECK(report["traces"][0]["private_peak_bytes"] == json["memory"]["private_peak_bytes"]);
+  CHECK(report["traces"][0]["ended"] == true);
+
+  const std::string perfetto = temporary_path(".json"), csv = temporary_path(".csv");
+  CHECK(run_cli({"profile", "report", trace, "-o", perfetto}).status == 0);
+  CHECK(Json::parse(read_file(perfetto))["traceEvents"].size() > report["traces"][0]["samples"].get<size_t>());
+  CHECK(run_cli({"profile", "report", trace, "-o", csv}).status == 0);
+  CHECK(read_file(csv).starts_with("ms,position,cap_bytes,host_bytes,"));
+  CHECK(run_cli({"profile", "report", trace, trace, "-o", out}).status == 0);
+  check_refused(run_cli({"profile", "report", trace, trace, "-o", csv}), 2, "invalid_argument", "html");
+  check_refused(run_cli({"profile", "report", trace, "-o", "report.pdf"}), 2, "invalid_argument", ".csv");
 }
 
-TEST_CASE("ratios, counts and a plan") {
-  const std::string plan = temporary_path(".json"), plot = temporary_path(".svg");
-  const Args args = heads_args() + Args{"--groups", "2", "--plan", plan, "--plot", plot};
-  const Json json = run_json(args + Args{"--json"});
-  CHECK(json["domains"].size() == 2);
-  CHECK(json["domains"][0]["tokens"] == 1200);
-  CHECK(json["domains"][1]["name"] == "mqar");
-  CHECK(json["domains"][1]["tokens"].get<int>() > 600);
-  REQUIRE(json["heads"].size() == 8);
-  for (const Json& head : json["heads"]) {
-    const double near = head["recency"].get<double>(), with_sinks = head["recency_with_sinks"].get<double>();
-    CHECK(near > 0);
-    CHECK(with_sinks > near);
-    CHECK(with_sinks < 1);
-    REQUIRE(head["by_domain"].size() == 2);
-    CHECK(with_sinks == std::min(head["by_domain"][0].get<double>(), head["by_domain"][1].get<double>()));
-  }
-  CHECK(json["groups"].size() == 4);
-  CHECK(json["windows"] == 2);
-  const Json written = Json::parse(read_file(plan));
-  CHECK(written["layers"] == 2);
-  CHECK(written["kv_heads"] == 2);
-  REQUIRE(written["windows"].size() == 2);
-  for (const Json& window : written["windows"]) {
-    CHECK(window["sinks"] == 4);
-    CHECK(window["window"] == 16);
-    const auto place = window["layer"].get<size_t>() * 2 + window["kv_head"].get<size_t>();
-    CHECK(json["groups"][place]["window"] == true);
-  }
-  CHECK(read_file(plot).ends_with("</svg>\n"));
-
-  const Finished table = run_cli(args);
-  CHECK(table.status == 0);
-  CHECK(table.out.find("of the last 16 and the first 4") != std::string::npos);
-  CHECK(table.out.find("2 of 4 KV heads get a window") != std::string::npos);
+TEST_CASE("profile report: what is no trace is refused with the file's name") {
+  const std::string file = text_file(), out = temporary_path(".html");
+  check_refused(run_cli({"profile", "report", file, "-o", out}), 2, "invalid_argument", file + ": no trace");
+  check_refused(run_cli({"profile", "report", "/nowhere.trace", "-o", out}), 1, "io", "/nowhere.trace");
+  CHECK(read_file(out) == "");
 }
 
-TEST_CASE("impossible wishes are refused") {
-  check_refused(run_cli({"profile", "heads", tiny_model()}), 2, "invalid_argument", "--text FILE or --task NAME");
-  check_refused(run_cli(heads_args() + Args{"--groups", "1", "--beta", "0.5"}), 2, "invalid_argument", "give one");
-  check_refused(run_cli(heads_args() + Args{"--plan", "x.json"}), 2, "invalid_argument", "--groups, --beta or --save");
-  check_refused(run_cli(heads_args() + Args{"--task", "nothing"}), 2, "invalid_argument", "no task 'nothing'");
-  check_refused(run_cli({"profile", "heads", tiny_model(), "--text", book(), "--tokens", "256"}), 2, "invalid_argument",
-                "longer than 4 windows");
-  check_refused(run_cli({"profile", "heads", tiny_model(), "--task", "niah-single-2"}), 2, "invalid_argument",
-                "give --text");
+TEST_CASE("run and chat write a trace, and a full disk is told") {
+  const std::string trace = temporary_path(".trace"), out = temporary_path(".csv");
+  const Args run = {"run", tiny_model(), "--ram", "8MiB", "hello", "--max-tokens", "20", "--ignore-eos", "--trace"};
+  CHECK(run_cli(run + Args{trace}).status == 0);
+  CHECK(run_json({"profile", "report", trace, "-o", out, "--json"})["traces"][0]["position"].get<int>() > 20);
+  CHECK(
+      run_cli({"chat", tiny_model(), "--ram", "8MiB", "--max-tokens", "5", "--trace", trace}, "hello\nyou\n").status ==
+      0);
+  CHECK(run_json({"profile", "report", trace, "-o", out, "--json"})["traces"][0]["ended"] == true);
+  check_refused(run_cli(run + Args{"/dev/full"}), 1, "disk_full", "/dev/full");
 }
 
 }  // namespace

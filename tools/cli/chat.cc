@@ -36,6 +36,7 @@ struct ChatOptions {
   ReplyOptions reply{.max_tokens = 1024, .stop = {}};
   std::optional<std::string> system;
   bool pin_system = false;
+  TraceOption trace;
 };
 
 class Chat {
@@ -71,6 +72,8 @@ class Chat {
     }
     if (interactive_) putchar('\n');
   }
+
+  void end_trace() { options_.trace.stop(session_); }
 
  private:
   void print_prompt() {
@@ -163,7 +166,10 @@ int chat(const ChatOptions& options) {
   }
   api::Session session = check(api::Session::create(model, params));
   check(session.set_sampling(sampling));
-  Chat(options, std::move(session)).talk();
+  options.trace.start(session);
+  Chat chat(options, std::move(session));
+  chat.talk();
+  chat.end_trace();
   return 0;
 }
 
@@ -178,6 +184,7 @@ void add_chat(CLI::App& app, int& status) {
   options->session.add_to(command);
   options->sampling.add_to(command);
   options->reply.add_to(command);
+  options->trace.add_to(command, "write a memory trace, with the text, for 'lethe profile report'");
   command.footer(
       "Examples:\n"
       "  lethe chat model.lethe --ram 64MiB\n"

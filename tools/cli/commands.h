@@ -29,4 +29,9 @@ void add_eval_file(CLI::App& eval, int& status);
 void add_eval_sweep(CLI::App& eval, int& status);
 void add_eval_tasks(CLI::App& eval, int& status);  // one subcommand for each generated task
 
+// Of `profile`.
+void add_profile_heads(CLI::App& profile, int& status);
+void add_profile_memory(CLI::App& profile, int& status);
+void add_profile_report(CLI::App& profile, int& status);
+
 }  // namespace lethe::cli

@@ -15,6 +15,7 @@
 #include "tools/cli/mean.h"
 #include "tools/cli/options.h"
 #include "tools/cli/process_share.h"
+#include "tools/cli/speaker.h"
 #include "tools/cli/terminal.h"
 #include "tools/cli/units.h"
 
@@ -22,7 +23,6 @@ namespace lethe::cli {
 namespace {
 
 constexpr size_t kTenths = 10;
-constexpr size_t kPieceBytes = 600;  // of the text: a turn, or what is scored
 
 struct SoakOptions {
   std::string model, text_file;
@@ -39,42 +39,6 @@ struct Tenth {
   Mean nll;                                               // of the text
 };
 
-// Pieces of a text one after the other, from the beginning again at its end; whole words.
-class Speaker {
- public:
-  explicit Speaker(const std::string& text) : text_(text) {}
-
-  std::string next() {
-    if (at_ >= text_.size()) at_ = 0;
-    size_t end = std::min(at_ + kPieceBytes, text_.size());
-    if (end < text_.size()) {
-      const size_t space = text_.find_first_of(" \n", end);
-      end = space == std::string::npos ? text_.size() : space;
-    }
-    const std::string piece = text_.substr(at_, end - at_);
-    at_ = end;
-    return piece.find_first_not_of(" \n") == std::string::npos ? next() : piece;
-  }
-
- private:
-  const std::string& text_;
-  size_t at_ = 0;
-};
-
-// One turn: a piece of the text, a reply, and the next piece scored as what comes after it.
-void take_turn(api::Session& session, Speaker& speaker, uint32_t reply, Tenth& tenth) {
-  const std::string said = speaker.next(), follows = speaker.next();
-  lethe_generate_params params = api::generate_params();
-  params.max_tokens = reply;
-  check(session.chat(said.c_str(), [](std::string_view, int32_t) {}, params));
-  std::vector<int32_t> ids(follows.size() + 1);
-  size_t count = 0;
-  check(session.tokenize(follows, 0, ids.data(), ids.size(), &count));
-  std::vector<float> log_probs(count);
-  check(session.score(ids.data(), count, 0, log_probs.data()));
-  for (const float log_prob : log_probs) tenth.nll.add(-static_cast<double>(log_prob));
-}
-
 std::vector<Tenth> run_soak(api::Session& session, const std::string& text, const SoakOptions& options) {
   Speaker speaker(text);
   std::vector<Tenth> tenths(kTenths);
@@ -84,7 +48,9 @@ std::vector<Tenth> run_soak(api::Session& session, const std::string& text, cons
     Tenth& tenth = tenths[stats.position * kTenths / options.tokens];
     const uint64_t begin_ns = os::monotonic_ns();
     const double begin_cpu = cpu_seconds();
-    take_turn(session, speaker, options.reply, tenth);
+    for (const float log_prob : take_turn(session, speaker, options.reply)) {
+      tenth.nll.add(-static_cast<double>(log_prob));
+    }
     tenth.seconds += static_cast<double>(os::monotonic_ns() - begin_ns) * 1e-9;
     tenth.cpu_seconds += cpu_seconds() - begin_cpu;
     const lethe_stats after = session.stats();

@@ -202,4 +202,18 @@ lethe_generate_params ReplyOptions::params(std::vector<const char*>& stop_texts)
   return params;
 }
 
+void TraceOption::add_to(CLI::App& command, const char* help) { command.add_option("--trace", path, help); }
+
+void TraceOption::start(api::Session& session) const {
+  if (!path) return;
+  lethe_trace_params params = api::trace_params();
+  params.interval_ms = interval_ms;
+  params.tokens = 1;
+  check(session.start_trace(path->c_str(), params));
+}
+
+void TraceOption::stop(api::Session& session) const {
+  if (path) check(session.stop_trace());
+}
+
 }  // namespace lethe::cli

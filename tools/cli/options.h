@@ -72,6 +72,17 @@ struct ReplyOptions {
   lethe_generate_params params(std::vector<const char*>& stop_texts) const;
 };
 
+// --trace FILE.
+struct TraceOption {
+  std::optional<std::string> path = {};
+  uint32_t interval_ms = api::trace_params().interval_ms;
+
+  void add_to(CLI::App& command, const char* help);
+  // Nothing without a file; with one, the tokens are in it. Throw what the library says.
+  void start(api::Session& session) const;
+  void stop(api::Session& session) const;
+};
+
 // MODEL, the first positional argument.
 void add_model(CLI::App& command, std::string& path);
 void add_json(CLI::App& command, bool& json);

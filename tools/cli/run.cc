@@ -27,6 +27,7 @@ struct RunOptions {
   SamplingOptions sampling;
   ReplyOptions reply{.max_tokens = 256, .stop = {}};
   std::optional<std::string> prompt, prompt_file, system, save, restore;
+  TraceOption trace;
   bool raw = false, json = false, pin_system = false;
 };
 
@@ -230,6 +231,7 @@ int run(const RunOptions& options) {
   api::Session session = check(api::Session::create(model, params));
   check(session.set_sampling(sampling));
   if (options.restore) check(session.restore(options.restore->c_str()));
+  options.trace.start(session);
 
   if (options.pin_system) pin_system(session, *options.system);
 
@@ -243,6 +245,7 @@ int run(const RunOptions& options) {
     run_text(session, prompt, reply, outcome);
   }
   check(outcome.error);
+  options.trace.stop(session);
   if (options.save) check(session.save(options.save->c_str()));
   return 0;
 }
@@ -263,6 +266,7 @@ void add_run(CLI::App& app, int& status) {
   options->reply.add_to(command);
   command.add_option("--save", options->save, "save the conversation to a file afterwards");
   command.add_option("--restore", options->restore, "go on from a saved conversation");
+  options->trace.add_to(command, "write a memory trace, with the text, for 'lethe profile report'");
   add_json(command, options->json);
   command.footer(
       "Examples:\n"

@@ -170,6 +170,7 @@ enum {
   LETHE_MEMORY_KV_INDEX,
   LETHE_MEMORY_SAMPLER,
   LETHE_MEMORY_THREADS,
+  LETHE_MEMORY_TRACE,
   LETHE_MEMORY_TAGS /* how many there are in this version; at most 32 ever */
 };
 LETHE_API const char* lethe_memory_tag_name(int32_t tag); /* "kv_pool", ... */
@@ -344,6 +345,29 @@ typedef struct lethe_stats {
   uint64_t last_lists, last_tokens, last_fewest, last_most, last_ns;
 } lethe_stats;
 LETHE_API lethe_code lethe_session_get_stats(const lethe_session* session, lethe_stats* stats, lethe_error* error);
+
+/* ---- Traces ----------------------------------------------------------------------------------------------------- */
+
+typedef struct lethe_trace_params {
+  size_t struct_size;
+  uint32_t interval_ms; /* least time between two samples; 0: one after every step. Default 100 */
+  int32_t tokens; /* nonzero: the tokens and their text, too, so that a report can show what was forgotten. Default
+                     0: figures only */
+} lethe_trace_params;
+LETHE_API void lethe_trace_params_init_sized(lethe_trace_params* params, size_t struct_size);
+static inline void lethe_trace_params_init(lethe_trace_params* params) {
+  lethe_trace_params_init_sized(params, sizeof *params);
+}
+/* Writes where the memory goes to a file while the session works: the ledger, what the system counts, the cache of
+ * every layer and head, what was forgotten (schema/trace.fbs; `lethe profile report` makes it legible). The file can be
+ * read at any moment, also after the app was killed. Samples are taken after steps; nothing is allocated. `params`
+ * NULL: the defaults. LETHE_ERROR_IO, LETHE_ERROR_DISK_FULL: nothing was started; LETHE_ERROR_BAD_STATE: a trace runs
+ * already. A write that fails later ends the trace and nothing else: lethe_session_trace_stop tells. */
+LETHE_API lethe_code lethe_session_trace_start(lethe_session* session, const char* path,
+                                               const lethe_trace_params* params, lethe_error* error);
+/* Ends the trace, as lethe_session_close does. Returns the error that ended it before, if one did: then the file holds
+ * what came before the error. LETHE_ERROR_BAD_STATE without a trace. */
+LETHE_API lethe_code lethe_session_trace_stop(lethe_session* session, lethe_error* error);
 
 /* ---- Copies ----------------------------------------------------------------------------------------------------- */
 

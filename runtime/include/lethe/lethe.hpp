@@ -90,6 +90,11 @@ inline lethe_generate_params generate_params() {
   lethe_generate_params_init(&params);
   return params;
 }
+inline lethe_trace_params trace_params() {
+  lethe_trace_params params;
+  lethe_trace_params_init(&params);
+  return params;
+}
 
 // An open model. Move-only; must outlive its sessions. Any number of threads may use it.
 class Model {
@@ -278,6 +283,11 @@ class Session {
     lethe_session_get_stats(handle_, &stats, nullptr);
     return stats;
   }
+
+  Error start_trace(const char* path, const lethe_trace_params& params = trace_params()) {
+    return Error::of(lethe_session_trace_start, handle_, path, &params);
+  }
+  Error stop_trace() { return Error::of(lethe_session_trace_stop, handle_); }
 
   Result<Session> fork() {  // lethe_session_fork
     Session copy;
