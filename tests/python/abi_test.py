@@ -18,6 +18,7 @@ STRUCTS = {
     "lethe_error": _abi.RawError, "lethe_model_info": _abi.ModelInfo, "lethe_session_params": _abi.SessionParams,
     "lethe_memory": _abi.Memory, "lethe_message": _abi.Message, "lethe_sampling": _abi.Sampling,
     "lethe_generate_params": _abi.GenerateParams, "lethe_stats": _abi.Stats,
+    "lethe_trace_params": _abi.TraceParams,
 }
 C_TYPES = {
     ctypes.c_int32: "int32_t", ctypes.c_uint32: "uint32_t", ctypes.c_uint64: "uint64_t", ctypes.c_float: "float",

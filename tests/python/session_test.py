@@ -267,6 +267,20 @@ class MemoryTest(SessionTest):
             with self.raises("io"):
                 other.restore(pathlib.Path(folder, "absent"))
 
+    def test_a_trace_is_written_while_the_session_works(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "trace")
+            self.session.start_trace(path, interval_ms=0)
+            with self.raises("bad_state"):
+                self.session.start_trace(path)
+            self.session.feed_text("Once upon a time")
+            self.session.stop_trace()
+            self.assertEqual(path.read_bytes()[8:12], b"LTRC")  # after the size and the root's offset
+            with self.raises("bad_state"):
+                self.session.stop_trace()
+            with self.raises("io"):
+                self.session.start_trace(pathlib.Path(folder, "absent", "trace"))
+
     def test_options_are_checked(self):
         for options in ({"kv_type": "f64"}, {"threads": -1}, {"sinks": 1 << 32}):
             self.assertRaises(ValueError, self.model.plan, 64 * MiB, **options)

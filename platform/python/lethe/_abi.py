@@ -69,6 +69,10 @@ class Stats(ctypes.Structure):
         ("last_fewest", c_uint64), ("last_most", c_uint64), ("last_ns", c_uint64)]
 
 
+class TraceParams(ctypes.Structure):
+    _fields_ = [("struct_size", c_size_t), ("interval_ms", c_uint32), ("tokens", c_int32)]
+
+
 # Values of the ABI's enumerations that have names here: a name's place is its number.
 NAMES = {
     "kv_type": ("f16", "int8", "int8k4v", "int4"),
@@ -78,7 +82,7 @@ NAMES = {
     "hand_over": ("none", "compensation", "merge"),
     "stop": ("end", "text", "max_tokens", "callback"),
 }
-MEMORY_TAGS = 10
+MEMORY_TAGS = 11
 TEXT_SPECIAL, TEXT_BOS = 1, 2
 ALL_SO_FAR = 2**64 - 1
 PROMPT_TOO_LONG = 3
@@ -121,6 +125,9 @@ FUNCTIONS = {
     "lethe_generate_params_init_sized": (None, [POINTER(GenerateParams), c_size_t]),
     "lethe_session_generate": (c_int32, [_handle, POINTER(GenerateParams), POINTER(c_int32), POINTER(c_uint64), _error]),
     "lethe_session_get_stats": (c_int32, [_handle, POINTER(Stats), _error]),
+    "lethe_trace_params_init_sized": (None, [POINTER(TraceParams), c_size_t]),
+    "lethe_session_trace_start": (c_int32, [_handle, c_char_p, POINTER(TraceParams), _error]),
+    "lethe_session_trace_stop": (c_int32, [_handle, _error]),
     "lethe_session_fork": (c_int32, [_handle, POINTER(_handle), _error]),
     "lethe_session_save": (c_int32, [_handle, c_char_p, _error]),
     "lethe_session_restore": (c_int32, [_handle, c_char_p, _error]),

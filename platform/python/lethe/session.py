@@ -202,6 +202,18 @@ class Session:
         _abi.call("lethe_session_get_stats", self.handle, byref(raw))
         return Stats.of(raw)
 
+    # ---- Traces ---------------------------------------------------------------------------------------------------
+
+    def start_trace(self, path: Union[str, os.PathLike], *, interval_ms: int = 100, tokens: bool = False) -> None:
+        """Writes where the memory goes to a file, until stop_trace or close; `lethe profile report` makes it legible.
+        With `tokens` their text, too, so that a report can show what was forgotten."""
+        params = _abi.TraceParams(ctypes.sizeof(_abi.TraceParams), interval_ms, tokens)
+        _abi.call("lethe_session_trace_start", self.handle, os.fsencode(path), byref(params))
+
+    def stop_trace(self) -> None:
+        """Raises what ended the trace before, if anything did."""
+        _abi.call("lethe_session_trace_stop", self.handle)
+
     # ---- Copies ---------------------------------------------------------------------------------------------------
 
     def fork(self) -> Session:
