@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How the shipped NAMM came about: `namm` is the mean after the last generation of this run, `log.jsonl` its log and
+# How the shipped NAMM came about: `namm` is the mean after six generations of a run of twenty, `log.jsonl` the log of all and
 # docs/images/namm_evolution.svg its curve. An interrupted run goes on when it is started again.
 #
 #   tools/evolve/shipped/evolve.sh MODEL OUT NOVEL TREATISE [OPTIONS OF lethe evolve]
@@ -19,4 +19,4 @@ shift 4
 exec "$lethe" evolve "$model" --out "$out" --text "$novel" --text "$treatise" \
   --tasks stream,passkey,stream,niah-single-2 --lengths 512,1024 --kv-fraction 0.25 --signal likelihood \
   --network linear --inputs log-attention,log-recency,key-norm,key-cosine,value-norm --bias 20 --sigma 0.3 \
-  --population 10 --prompts 12 --generations 20 --held-out 48 --check-every 10 --seed 1 "$@"
+  --population 10 --prompts 12 --generations 6 --held-out 48 --check-every 10 --seed 1 "$@"
