@@ -1,6 +1,7 @@
 #include "tools/profile/head_profile.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "runtime/cache/kv_pool.h"
 
@@ -52,7 +53,10 @@ HeadPlan choose_windows(const HeadProfile& profile, const Wish& wish) {
   const auto ratio = [&](const PlannedWindow& window) {
     return profile.group(window.layer, window.kv_head).near_or_first;
   };
-  std::ranges::stable_sort(plan.windows, [&](const auto& a, const auto& b) { return ratio(a) > ratio(b); });
+  const auto place = [](const PlannedWindow& window) { return std::pair(window.layer, window.kv_head); };
+  std::ranges::sort(plan.windows, [&](const auto& a, const auto& b) {
+    return ratio(a) != ratio(b) ? ratio(a) > ratio(b) : place(a) < place(b);
+  });
   size_t count = 0;
   if (wish.groups) count = *wish.groups;
   if (wish.beta) count = std::ranges::count_if(plan.windows, [&](const auto& w) { return ratio(w) > *wish.beta; });
