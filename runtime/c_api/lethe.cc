@@ -113,7 +113,7 @@ lethe_code with_turn(lethe_session* session, const lethe_message* messages, size
 // Where the caller names none: the learned policy if there are parameters for it, else the best of the others
 // (docs/quality.md).
 const char* default_policy(const Model& model, const lethe_session_params& params) {
-  return params.namm != nullptr || !model.namm().empty() ? kNammPolicy.name : kKeyDiffPolicy.name;
+  return params.namm != nullptr || !model.namm().empty() ? kNammPolicy.name : kH2oPolicy.name;
 }
 
 Status to_options(const Model& model, const lethe_session_params* params, SessionOptions* options) {

@@ -101,13 +101,12 @@ TEST_CASE("a NAMM file travels in the model, is shown, and is what policy namm t
   };
   CHECK(default_policy({out}) == "namm");
   CHECK(default_policy({tiny_model(), "--namm", file}) == "namm");
-  CHECK(default_policy({tiny_model()}) == "keydiff");
-  // Models get the shipped one, unless they are to have none.
+  CHECK(default_policy({tiny_model()}) == "h2o");
+  // The shipped one is for another model.
   run_json({"pack", gguf(), "-o", out, "--json"});
-  CHECK(default_policy({out}) == "namm");
-  CHECK(run_json({"inspect", out, "--json"})["namm"]["network"] == "linear");
+  CHECK(default_policy({out}) == "h2o");
   run_json({"pack", gguf(), "-o", out, "--namm", "none", "--json"});
-  CHECK(default_policy({out}) == "keydiff");
+  CHECK(default_policy({out}) == "h2o");
   check_refused(run_cli(Args{"run", tiny_model()} + run), 2, "invalid_argument", "NAMM file");
   check_refused(run_cli(Args{"run", tiny_model(), "--namm", folder.file("none")} + run), 1, "io", "none");
   check_refused(run_cli(Args{"run", tiny_model(), "--namm", gguf()} + run), 1, "not_a_model", "LETHNAMM");

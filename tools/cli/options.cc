@@ -80,7 +80,7 @@ void SessionOptions::add_to(CLI::App& command) {
   ram.add_to(command);
   command.add_option(
       "--policy", policy,
-      "what the cache forgets (default: namm, which is learned, if the model has its parameters, else keydiff): window "
+      "what the cache forgets (default: namm, which is learned, if the model has its parameters, else h2o): window "
       "(keeps the first tokens and the most recent), h2o, tova, snapkv, pyramidkv, pyramidinfer, scissorhands, "
       "fastgen, "
       "expected-attention, keydiff, lagkv, l2, namm, random, or full (nothing: a full cache is an error)");

@@ -122,7 +122,7 @@ int pack(const PackCommandOptions& options) {
   std::optional<NammFile> namm;
   if (options.namm && *options.namm != kNoNamm) namm.emplace(*options.namm);
   if (!options.namm) {
-    pack_options.namm = evolve::shipped_namm();
+    pack_options.namm_for = evolve::shipped_namm;
   } else if (namm) {
     pack_options.namm = {namm->data(), namm->size()};
   }
@@ -169,7 +169,7 @@ void add_pack(CLI::App& app, int& status) {
       .add_option(
           "--namm", options->namm,
           "NAMM file that the model carries, the learned memory that sessions have by default (default: the one "
-          "that lethe was evolved with); or none")
+          "that was evolved for this model, if there is one); or none")
       ->type_name("FILE");
   command
       .add_option("--head-plan", options->head_plan,

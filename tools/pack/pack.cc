@@ -82,9 +82,11 @@ class Packer {
     header_.config = source_.config;
     report_.bytes_in = source_.bytes;
     report_.source_checksum = source_.checksum;
-    if (!options_.namm.empty()) {
-      header_.namm.assign(options_.namm.begin(), options_.namm.end());
-      LETHE_RETURN_IF_ERROR(namm::read_file(options_.namm).status());
+    std::span<const uint8_t> namm = options_.namm;
+    if (namm.empty() && options_.namm_for) namm = options_.namm_for(header_.config);
+    if (!namm.empty()) {
+      header_.namm.assign(namm.begin(), namm.end());
+      LETHE_RETURN_IF_ERROR(namm::read_file(namm).status());
     }
     if (!options_.head_plan.empty()) {
       LETHE_RETURN_IF_ERROR(read_head_plan(options_.head_plan, header_.config, &header_.head_plan));
@@ -101,7 +103,7 @@ class Packer {
     header_.packer = kPacker;
     header_.options = std::string("--type ") + pack_type_name(options_.type);
     if (options_.importance != nullptr) header_.options += " --calibrate";
-    if (!options_.namm.empty()) header_.options += " --namm";
+    if (!header_.namm.empty()) header_.options += " --namm";
     if (!options_.head_plan.empty()) header_.options += " --head-plan";
     if (options_.rope_scaling.type != RopeScaling::Type::kNone) {
       header_.options += std::string(" --rope-scaling ") + rope_scaling_option(options_.rope_scaling);

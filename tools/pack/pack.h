@@ -31,8 +31,9 @@ struct PackOptions {
   // Stretches the context of a model that was trained without a scaling: parse_rope_scaling().
   RopeScaling rope_scaling = {};
   const Importance* importance = nullptr;  // for q4: what the search weighs errors with
-  std::span<const uint8_t> namm = {};      // a NAMM file that the model carries; empty: none
-  std::string head_plan = {};              // a head plan (head_plan.h) that the model carries; empty: none
+  std::span<const uint8_t> namm = {};      // a NAMM file that the model carries; empty: namm_for's
+  std::function<std::span<const uint8_t>(const ModelConfig&)> namm_for = {};  // null, or an empty answer: none
+  std::string head_plan = {};  // a head plan (head_plan.h) that the model carries; empty: none
 };
 
 // One tensor whose stored weights differ from the source's.

@@ -11,7 +11,7 @@ class SessionOptions(TypedDict, total=False):
     """lethe_session_params; the cap, ram_bytes, stands by itself."""
 
     host_bytes: int  # of the program's own, to be counted inside the cap; default 0
-    policy: str  # what the cache forgets: "namm" (default if the model has its parameters), "keydiff" (default), ...
+    policy: str  # what the cache forgets: "namm" (default if the model has its parameters), "h2o" (default), ...
     sinks: int  # first tokens that are never forgotten; default 4
     kv_type: Literal["f16", "int8", "int8k4v", "int4"]
     positions: Literal["auto", "absolute", "rolling", "clamped"]

@@ -128,7 +128,7 @@ typedef struct lethe_session_params {
   uint64_t ram_bytes;  /* the cap; required */
   uint64_t host_bytes; /* of the caller's own, to be counted inside the cap; 0 by default */
   const char* policy;  /* what the cache forgets: NULL (default): "namm" (learned) if there are parameters for it, else
-                          "keydiff"; or "window" (the first tokens and the most recent stay), "h2o", "tova", "snapkv",
+                          "h2o"; or "window" (the first tokens and the most recent stay), "keydiff", "tova", "snapkv",
                           "pyramidkv", "pyramidinfer", "scissorhands", "fastgen", "expected-attention", "lagkv", "l2",
                           "random" (a control), or "full": nothing, and a full cache is an error */
   uint32_t sinks;      /* first tokens that are never forgotten; default 4 */
