@@ -213,7 +213,7 @@ Status AppendFile::append(const void* data, uint64_t bytes) {
       if (errno == EINTR) continue;
       const int error = errno;
       // Not left half-written, where that can be helped; a device cannot be cut.
-      if (done != 0 && ftruncate(fd_, static_cast<off_t>(position_)) != 0) return io_error("write", path_, error);
+      [[maybe_unused]] const int cut = done == 0 ? 0 : ftruncate(fd_, static_cast<off_t>(position_));
       return io_error("write", path_, error);
     }
     done += static_cast<uint64_t>(written);

@@ -42,17 +42,7 @@ constexpr const char* kAllPolicies = "all";
 
 // Throws invalid_argument with what there is.
 void check_grid(const SweepOptions& options) {
-  for (const std::string& name : options.grid.tasks) {
-    const eval::Task* task = eval::find_task(name);
-    if (task == nullptr && name != eval::kStreamTask) {
-      std::string all = eval::kStreamTask;
-      for (const eval::Task* other : eval::tasks()) all += std::string(", ") + other->name;
-      fail(LETHE_ERROR_INVALID_ARGUMENT, "--tasks names '%s'; there are %s", name.c_str(), all.c_str());
-    }
-    if ((task == nullptr || task->filler == eval::FillerUse::kRequired) && !options.text_file) {
-      fail(LETHE_ERROR_INVALID_ARGUMENT, "%s needs a text: give one, such as --text book.txt", name.c_str());
-    }
-  }
+  check_prompts(options.grid.tasks, options.grid.lengths, options.text_file.has_value());
   for (const std::string& name : options.grid.policies) {
     if (find_policy(name) != nullptr || name == kAllPolicies) continue;
     std::string all = kAllPolicies;
@@ -63,9 +53,6 @@ void check_grid(const SweepOptions& options) {
     if (!(fraction > 0) || fraction > 1) {
       fail(LETHE_ERROR_INVALID_ARGUMENT, "--kv-fractions has %g: above 0, at most 1", fraction);
     }
-  }
-  for (const uint32_t length : options.grid.lengths) {
-    if (length < 16) fail(LETHE_ERROR_INVALID_ARGUMENT, "--lengths has %u: at least 16 tokens", length);
   }
   if (options.trials == 0) fail(LETHE_ERROR_INVALID_ARGUMENT, "--trials is 0: at least one");
 }

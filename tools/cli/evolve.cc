@@ -17,6 +17,7 @@
 #include "tools/cli/options.h"
 #include "tools/cli/parallel.h"
 #include "tools/cli/stream_run.h"
+#include "tools/cli/task_run.h"
 #include "tools/cli/terminal.h"
 #include "tools/cli/units.h"
 #include "tools/evolve/folder.h"
@@ -72,20 +73,7 @@ namm::Shape shape_of(const EvolveOptions& options) {
 
 // Throws invalid_argument with what would do.
 void check_evolve(const EvolveOptions& options) {
-  for (const std::string& name : options.tasks) {
-    const eval::Task* task = eval::find_task(name);
-    if (task == nullptr && name != eval::kStreamTask) {
-      std::string all = eval::kStreamTask;
-      for (const eval::Task* other : eval::tasks()) all += std::string(", ") + other->name;
-      fail(LETHE_ERROR_INVALID_ARGUMENT, "--tasks names '%s'; there are %s", name.c_str(), all.c_str());
-    }
-    if ((task == nullptr || task->filler == eval::FillerUse::kRequired) && options.texts.empty()) {
-      fail(LETHE_ERROR_INVALID_ARGUMENT, "%s needs a text: give one, such as --text book.txt", name.c_str());
-    }
-  }
-  for (const uint32_t length : options.lengths) {
-    if (length < 16) fail(LETHE_ERROR_INVALID_ARGUMENT, "--lengths has %u: at least 16 tokens", length);
-  }
+  check_prompts(options.tasks, options.lengths, !options.texts.empty());
   if (!(options.kv_fraction > 0) || options.kv_fraction > 1) {
     fail(LETHE_ERROR_INVALID_ARGUMENT, "--kv-fraction is %g: above 0, at most 1", options.kv_fraction);
   }

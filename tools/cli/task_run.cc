@@ -6,6 +6,7 @@
 #include "tools/cli/failure.h"
 #include "tools/cli/kv_budget.h"
 #include "tools/cli/logits.h"
+#include "tools/eval/sweep.h"
 
 namespace lethe::cli {
 namespace {
@@ -27,6 +28,23 @@ std::vector<std::pair<Prompt, Trial>> make_prompts(const api::Model& model, cons
 }
 
 }  // namespace
+
+void check_prompts(const std::vector<std::string>& tasks, const std::vector<uint32_t>& lengths, bool has_text) {
+  for (const std::string& name : tasks) {
+    const eval::Task* task = eval::find_task(name);
+    if (task == nullptr && name != eval::kStreamTask) {
+      std::string all = eval::kStreamTask;
+      for (const eval::Task* other : eval::tasks()) all += std::string(", ") + other->name;
+      fail(LETHE_ERROR_INVALID_ARGUMENT, "--tasks names '%s'; there are %s", name.c_str(), all.c_str());
+    }
+    if ((task == nullptr || task->filler == eval::FillerUse::kRequired) && !has_text) {
+      fail(LETHE_ERROR_INVALID_ARGUMENT, "%s needs a text: give one, such as --text book.txt", name.c_str());
+    }
+  }
+  for (const uint32_t length : lengths) {
+    if (length < 16) fail(LETHE_ERROR_INVALID_ARGUMENT, "--lengths has %u: at least 16 tokens", length);
+  }
+}
 
 size_t most_text_bytes(uint32_t length) { return size_t{16} * length + (64 << 10); }
 

@@ -47,6 +47,10 @@ struct TaskResult {
 // Throws invalid_argument where the length is too short for the task, or the task needs a filler and has none.
 TaskResult run_task(const api::Model& model, TaskRun run, const std::function<void(uint32_t done)>& on_trial);
 
+// What prompts are made of: throws invalid_argument with what there is where a task (or the stream, tools/eval/sweep.h)
+// is unknown or needs a text that is not there, or a length is below 16 tokens.
+void check_prompts(const std::vector<std::string>& tasks, const std::vector<uint32_t>& lengths, bool has_text);
+
 // No text of a prompt is longer: a token of the haystacks is a few bytes, and the search for the length may try twice
 // as many.
 size_t most_text_bytes(uint32_t length);
